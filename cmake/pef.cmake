@@ -1,0 +1,18 @@
+# src/pef: the FlatBuffers schema becomes a header at build time.
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_program(FLATC flatc REQUIRED)
+file(GLOB pef_schemas CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/pef/*.fbs)
+set(pef_generated "")
+foreach(schema ${pef_schemas})
+  get_filename_component(stem ${schema} NAME_WE)
+  set(header ${CMAKE_BINARY_DIR}/generated/pef/${stem}_generated.h)
+  add_custom_command(OUTPUT ${header} DEPENDS ${schema}
+    COMMAND ${FLATC} --cpp --cpp-std c++17 --scoped-enums -o ${CMAKE_BINARY_DIR}/generated/pef ${schema})
+  list(APPEND pef_generated ${header})
+endforeach()
+sw_folder(pef DEPS ops)
+if(TARGET sw_pef)
+  target_sources(sw_pef PRIVATE ${pef_generated})
+  target_include_directories(sw_pef SYSTEM PUBLIC ${CMAKE_BINARY_DIR}/generated)
+  target_link_libraries(sw_pef PUBLIC OpenSSL::Crypto)
+endif()

@@ -1,0 +1,47 @@
+// Communicator: how chips hand data to each other. One object a chip; all chips call the same
+// operations in the same order.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/team.h"
+#include "ops/exchange.h"
+#include "tensor/dtype.h"
+
+namespace shardwright::comm {
+
+// Why a run ended early: shared by all chips; the first failure is the one that is reported.
+struct Failure {
+  int chip = -1;
+  std::string
+      text;  // "chip 2 did not reach all_reduce 17 (model.layers.3.mlp.down_proj) within 30 s"
+};
+
+// An exchange, made ready at load: which bytes come from which chip.
+class PreparedExchange {
+ public:
+  virtual ~PreparedExchange() = default;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int chip() const = 0;
+  virtual int n_chips() const = 0;
+
+  virtual std::unique_ptr<PreparedExchange> prepare(const ops::Exchange& exchange, DType dtype,
+                                                    std::string what) = 0;
+  // Called by all threads of the chip's team. `source`, `target`: contiguous local pieces (may be
+  // null if empty; must not overlap). False if the run was aborted: then every thread must leave
+  // the program at once.
+  virtual bool run(Member& member, const PreparedExchange& exchange, const void* source,
+                   void* target) = 0;
+  // All chips meet. False if aborted.
+  virtual bool barrier(Member& member) = 0;
+  // Ends the run on all chips; the first call's failure is kept.
+  virtual void abort(Failure failure) = 0;
+};
+
+}  // namespace shardwright::comm

@@ -1,0 +1,50 @@
+// exchange: the one operator by which chips hand data to each other. What it does follows from
+// where the pieces lie before and after.
+//
+// A value of `shape` (whole) is held by n chips as pieces and is wanted as other pieces. Before:
+// split along `from_dim` at `from_cuts` (from_dim = -1: every chip holds a full-size piece), after:
+// along `to_dim` at `to_cuts` (-1: whole on every chip). An element's value is `combine` of the
+// pieces that hold it:
+//   copy  the copies are equal (state whole, split same): taken from the first chip that holds it
+//   (own: the same, owner = first chip) sum   their sum, in chip order; partial (from_dim = -1) or
+//   split(sum) with overlapping cuts max   their maximum
+// The common cases have names, which `kind` holds for people, for cost and for the runtime's choice
+// of algorithm:
+//   all_reduce       from -1   to -1    sum|max        reduce_scatter  from -1  to d   sum|max
+//   all_gather       from d    to -1    copy|sum       all_to_all      from d   to e   copy|sum
+//   overlap_reduce   from d    to d     sum
+// Attributes: kind: str, combine: str, from_dim: int, from_cuts: ints [b0, e0, b1, e1, ...],
+// to_dim, to_cuts, shape: ints, n: int.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/team.h"
+#include "ops/op.h"
+
+namespace shardwright::ops {
+
+enum class Combine : uint8_t { kCopy, kSum, kMax };
+
+struct Exchange {
+  std::string kind;
+  Combine combine = Combine::kCopy;
+  int from_dim = -1;
+  std::vector<Range> from_cuts;  // one a chip; empty if from_dim is -1
+  int to_dim = -1;
+  std::vector<Range> to_cuts;
+  Shape shape;  // of the whole value
+  int n = 1;
+
+  Shape from_shape(int chip) const;
+  Shape to_shape(int chip) const;
+};
+
+Attrs to_attrs(const Exchange& exchange);
+Exchange exchange_of(const Attrs& attrs);  // CHECKs
+
+// Name "exchange"; no rule, no kernel: local graphs alone hold it, and comm runs it.
+extern const OpDef exchange;
+
+}  // namespace shardwright::ops

@@ -1,0 +1,112 @@
+// What a PEF holds, in memory: the manifest, the plans, and each chip's programs. Both sides,
+// writer and reader, speak these types.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ops/attrs.h"
+#include "ops/exchange.h"
+#include "ops/kernel.h"
+#include "tensor/tensor.h"
+
+namespace shardwright::pef {
+
+inline constexpr int kMajor = 1;
+inline constexpr int kMinor = 0;
+
+// A logical tensor: stored whole, once, row-major.
+struct Tensor {
+  std::string name;
+  std::vector<std::string> other_names;
+  TensorType type;
+  bool trainable = false;
+  bool constant =
+      false;  // made by the compiler or lifted by torch.export: not a parameter of the user
+  int64_t offset_bytes = 0;  // in the file; set by the writer
+};
+
+struct Signature {  // of a user input or output
+  std::string name;
+  TensorType type;  // whole
+};
+
+// Part of a logical tensor on one chip: element (i...) of the piece is element offset + sum i_k
+// strides_k of the whole.
+struct Piece {
+  int tensor = 0;
+  int64_t offset = 0;  // elements
+  Strides strides;
+  Shape shape;
+  ops::Layout layout = ops::Layout::kStrided;  // as it lies in the chip's memory: contiguous, or
+                                               // panels (shape is [N, K])
+  int64_t memory_offset_bytes = 0;             // in the chip's parameter memory; 256-byte aligned
+  int64_t memory_bytes = 0;
+};
+
+enum class Space : uint8_t {
+  kNone,       // an absent optional operand
+  kArena,      // offset_bytes into the chip's arena
+  kParameter,  // index: into ChipPlan::pieces
+  kInput,      // index: user input; offset_bytes into the user's whole, contiguous array
+  kOutput,     // index: user output; the same
+};
+
+// Where a step finds an operand or puts a result. `strides` in elements.
+struct Buffer {
+  Space space = Space::kNone;
+  int index = -1;
+  int64_t offset_bytes = 0;
+  TensorType type;  // local
+  Strides strides;
+};
+
+struct Step {
+  std::string op;
+  ops::Attrs attrs;
+  std::vector<Buffer> operands;
+  std::vector<Buffer> results;
+  std::vector<std::pair<std::string, int64_t>> begins;
+  std::string source;  // "model.layers.0.mlp.up_proj model.py:41", for messages and profiles
+  bool barrier_before =
+      true;  // false: needs nothing that the step before wrote, and frees nothing that it reads
+};
+
+struct Program {  // of one graph on one chip
+  std::vector<Step> steps;
+  int64_t arena_bytes = 0;
+};
+
+struct ChipPlan {
+  std::vector<Piece> pieces;
+  std::vector<Program> programs;  // one a graph
+  int64_t parameter_bytes = 0;
+  int64_t arena_bytes = 0;     // the largest of its programs
+  int64_t transfer_bytes = 0;  // of the arena: buffers that exchanges read or write, at their peak
+};
+
+struct Plan {
+  int n_chips = 1;
+  std::string mode;  // "none", "batch", "weight", "auto"
+  std::vector<ChipPlan> chips;
+  std::vector<std::string> notes;
+};
+
+struct GraphSignature {
+  std::string name;
+  std::vector<Signature> inputs;
+  std::vector<Signature> outputs;
+};
+
+struct Manifest {
+  std::string model_name;
+  std::string producer;  // "shardwright 0.1.0"
+  std::map<std::string, std::string>
+      options;  // as the user gave them: "tensor-parallel" -> "weight"; no paths
+  std::vector<GraphSignature> graphs;
+  std::vector<Tensor> tensors;
+  std::vector<Plan> plans;
+};
+
+}  // namespace shardwright::pef

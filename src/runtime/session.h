@@ -1,0 +1,72 @@
+// Session: a loaded PEF on n chips. Owns parameters and buffers; runs graphs.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pef/read.h"
+#include "tensor/tensor.h"
+
+namespace shardwright::runtime {
+
+struct SessionOptions {
+  int n_chips = 0;           // one of the PEF's plans; 0: the first
+  int threads_per_chip = 0;  // 0: allowed CPUs / n_chips, at least 1
+  int64_t deadline_ms = 30'000;
+  bool pin = true;  // where threads <= allowed CPUs
+  enum class Verify : uint8_t { kLazy, kEager, kNone } verify = Verify::kLazy;
+};
+
+// A user's whole, contiguous array.
+struct ConstArray {
+  TensorType type;
+  const void* data = nullptr;
+};
+struct Array {
+  TensorType type;
+  void* data = nullptr;
+};
+
+struct StepProfile {  // summed over runs, per step of chip 0's program
+  std::string op, source;
+  double seconds = 0, waiting_seconds = 0;
+  bool exchange = false;
+};
+
+struct MemoryUse {  // bytes allocated for one chip
+  int64_t parameters = 0, arena = 0, transfer = 0, scratch = 0;
+};
+
+class Session {
+ public:
+  static std::unique_ptr<Session> load(const std::string& path, const SessionOptions& options = {});
+  ~Session();
+
+  const pef::Manifest& manifest() const;
+  const pef::Plan& plan() const;
+  int threads_per_chip() const;
+  std::vector<MemoryUse> memory() const;
+
+  // Runs graph `graph` (index). Inputs and outputs by the order of its signature. Throws
+  // Error(kUsage): wrong count, dtype or shape; Error(kPeerFailed): a chip failed or missed a
+  // deadline: names it.
+  void run(int graph, const std::vector<ConstArray>& inputs, const std::vector<Array>& outputs);
+  // The same, timing every step.
+  std::vector<StepProfile> profile(int graph, const std::vector<ConstArray>& inputs,
+                                   const std::vector<Array>& outputs, int runs);
+  // A whole parameter, gathered from the chips, in row-major order. `index` into
+  // manifest().tensors.
+  SharedBytes parameter(int index) const;
+
+  // For tests: called by chip `chip` before each step; may throw or block.
+  void set_fault(std::function<void(int chip, int step)> fault);
+
+ private:
+  Session();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shardwright::runtime
