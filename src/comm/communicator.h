@@ -25,6 +25,12 @@ class PreparedExchange {
   virtual ~PreparedExchange() = default;
 };
 
+struct Transfer {
+  const PreparedExchange* exchange = nullptr;
+  const void* source = nullptr;  // this chip's piece before, contiguous; may be null if it is empty
+  void* target = nullptr;        // its piece after; must not overlap any chip's source
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -33,11 +39,11 @@ class Communicator {
 
   virtual std::unique_ptr<PreparedExchange> prepare(const ops::Exchange& exchange, DType dtype,
                                                     std::string what) = 0;
-  // Called by all threads of the chip's team. `source`, `target`: contiguous local pieces (may be
-  // null if empty; must not overlap). False if the run was aborted: then every thread must leave
-  // the program at once.
-  virtual bool run(Member& member, const PreparedExchange& exchange, const void* source,
-                   void* target) = 0;
+  // Called by all threads of the chip's team, which have met before (what they wrote into `source`
+  // is visible); returns when the target is whole and no chip reads this chip's source any more.
+  // False, on all threads alike, if the run was aborted: then every thread must leave the program
+  // at once. Adds the time spent waiting for other chips to `waited_ns` (thread 0 alone writes it).
+  virtual bool run(Member& member, const Transfer& transfer, int64_t& waited_ns) = 0;
   // All chips meet. False if aborted.
   virtual bool barrier(Member& member) = 0;
   // Ends the run on all chips; the first call's failure is kept.

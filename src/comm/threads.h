@@ -3,22 +3,25 @@
 
 #include <memory>
 #include <optional>
-#include <vector>
 
 #include "comm/communicator.h"
 
 namespace shardwright::comm {
 
-// Shared by the n communicators of one session. `deadline_ms`: how long a chip waits for another in
-// one exchange.
+// Shared by the n communicators of one session, and outlived by none of them.
 class ThreadWorld {
  public:
+  // `deadline_ms`: how long a chip waits for another in one exchange before it ends the run and
+  // names the late one.
   ThreadWorld(int n_chips, int64_t deadline_ms);
   ~ThreadWorld();
   std::unique_ptr<Communicator> communicator(int chip);
   // The first failure since the last reset; nullopt if none.
   std::optional<Failure> failure() const;
-  void reset();  // between runs, when no chip is inside
+  // Ends the run on all chips.
+  void abort(Failure failure);
+  // Between runs, when no chip is inside.
+  void reset();
 
   struct Shared;
 

@@ -11,6 +11,8 @@
 
 namespace shardwright::runtime {
 
+struct StepTime;
+
 struct SessionOptions {
   int n_chips = 0;           // one of the PEF's plans; 0: the first
   int threads_per_chip = 0;  // 0: allowed CPUs / n_chips, at least 1
@@ -29,10 +31,12 @@ struct Array {
   void* data = nullptr;
 };
 
-struct StepProfile {  // summed over runs, per step of chip 0's program
-  std::string op, source;
-  double seconds = 0, waiting_seconds = 0;
-  bool exchange = false;
+// One step of one chip's program, summed over runs.
+struct StepProfile {
+  std::string op;
+  std::string source;
+  double seconds = 0;
+  double waited_seconds = 0;  // of these, for other chips
 };
 
 struct MemoryUse {  // bytes allocated for one chip
@@ -45,6 +49,7 @@ class Session {
   ~Session();
 
   const pef::Manifest& manifest() const;
+  const std::string& report_json() const;
   const pef::Plan& plan() const;
   int threads_per_chip() const;
   std::vector<MemoryUse> memory() const;
@@ -53,18 +58,20 @@ class Session {
   // Error(kUsage): wrong count, dtype or shape; Error(kPeerFailed): a chip failed or missed a
   // deadline: names it.
   void run(int graph, const std::vector<ConstArray>& inputs, const std::vector<Array>& outputs);
-  // The same, timing every step.
-  std::vector<StepProfile> profile(int graph, const std::vector<ConstArray>& inputs,
-                                   const std::vector<Array>& outputs, int runs);
+  // The same `runs` times, timing every step (with a barrier after each): [chip][step].
+  std::vector<std::vector<StepProfile>> profile(int graph, const std::vector<ConstArray>& inputs,
+                                                const std::vector<Array>& outputs, int runs);
   // A whole parameter, gathered from the chips, in row-major order. `index` into
   // manifest().tensors.
   SharedBytes parameter(int index) const;
 
   // For tests: called by chip `chip` before each step; may throw or block.
-  void set_fault(std::function<void(int chip, int step)> fault);
+  void set_fault(const std::function<void(int chip, int step)>& fault);
 
  private:
   Session();
+  void run_steps(int graph, const std::vector<ConstArray>& inputs,
+                 const std::vector<Array>& outputs, std::vector<std::vector<StepTime>>* times);
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -1,0 +1,280 @@
+// Chips in one process. An exchange: publish the own piece, wait until all have, combine what
+// others published, wait until all are done.
+#include "comm/threads.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/checked.h"
+#include "comm/region.h"
+
+namespace shardwright::comm {
+namespace {
+
+// Above this many bytes an all_reduce goes in two steps (each chip adds its part of the rows, then
+// all gather), so that a chip reads 2 (n-1)/n of the bytes and not n-1 times all of them. Measured
+// cross-over 64..256 KiB.
+constexpr int64_t kTwoShotBytes = 128 * 1024;
+constexpr uint32_t kAbortBit = 0x8000'0000U;
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+struct Prepared : PreparedExchange {
+  std::string what;          // for messages: "all_reduce of model.layers.3.mlp.down_proj"
+  uint64_t fingerprint = 0;  // of kind, shape, dtype: equal on all chips
+  ops::Combine combine = ops::Combine::kCopy;
+  DType dtype = DType::kF32;
+  int64_t count = 0;  // elements of the target
+  bool two_shot = false;
+  std::vector<Region> regions;
+};
+
+uint64_t fingerprint_of(const ops::Exchange& e, DType dtype) {
+  uint64_t hash = 1469598103934665603ULL;  // FNV-1a
+  const auto mix = [&hash](int64_t v) {
+    hash = (hash ^ static_cast<uint64_t>(v)) * 1099511628211ULL;
+  };
+  for (char c : e.kind) mix(c);
+  mix(static_cast<int64_t>(e.combine));
+  mix(static_cast<int64_t>(dtype));
+  mix(e.from_dim);
+  mix(e.to_dim);
+  for (int64_t size : e.shape) mix(size);
+  for (const Range& cut : e.from_cuts) mix(cut.begin), mix(cut.end);
+  for (const Range& cut : e.to_cuts) mix(cut.begin), mix(cut.end);
+  return hash;
+}
+
+}  // namespace
+
+struct ThreadWorld::Shared {
+  // What a chip shows to the others. `epoch` counts its meetings; the top bit says that the run was
+  // aborted.
+  struct alignas(64) Slot {
+    WaitWord epoch;
+    std::atomic<const void*> source{nullptr};
+    std::atomic<void*> target{nullptr};
+    std::atomic<uint64_t> stamp{0};
+    std::atomic<const Prepared*> exchange{nullptr};
+    // Of the chip's thread 0.
+    uint32_t meetings = 0;
+    uint64_t sequence = 0;
+  };
+
+  Shared(int n, int64_t deadline)
+      : slots(static_cast<size_t>(n)), deadline_ns(deadline * 1'000'000) {}
+
+  void abort(Failure f) {
+    {
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = std::move(f);
+    }
+    aborted.store(true, std::memory_order_release);
+    for (Slot& slot : slots) slot.epoch.store_and_wake(slot.epoch.load() | kAbortBit);
+  }
+
+  std::vector<Slot> slots;
+  int64_t deadline_ns;
+  std::atomic<bool> aborted{false};
+  mutable std::mutex mutex;  // of failure
+  std::optional<Failure> failure;
+};
+
+namespace {
+
+class ThreadCommunicator : public Communicator {
+ public:
+  ThreadCommunicator(ThreadWorld::Shared& shared, int chip)
+      : shared_(shared),
+        chip_(chip),
+        slot_(shared.slots[static_cast<size_t>(chip)]),
+        sources_(shared.slots.size()) {}
+
+  int chip() const override { return chip_; }
+  int n_chips() const override { return static_cast<int>(shared_.slots.size()); }
+  std::unique_ptr<PreparedExchange> prepare(const ops::Exchange& exchange, DType dtype,
+                                            std::string what) override;
+  bool run(Member& member, const Transfer& transfer, int64_t& waited_ns) override;
+  bool barrier(Member& member) override;
+  void abort(Failure failure) override { shared_.abort(std::move(failure)); }
+
+ private:
+  // Thread 0 shows that this chip is here and waits for all others; then the team meets. The same
+  // answer on all threads.
+  bool meet(Member& member, const std::string& what, int64_t& waited_ns);
+  bool wait_for_all(const std::string& what);
+  bool stamps_agree(const Prepared& exchange, uint64_t stamp);
+  void combine_all_reduce(Member& member, const Prepared& exchange, void* target, int64_t begin,
+                          int64_t end);
+
+  ThreadWorld::Shared& shared_;
+  int chip_;
+  ThreadWorld::Shared::Slot& slot_;
+  bool ok_ = true;  // written by thread 0 between barriers
+  std::vector<const void*> sources_;
+};
+
+std::unique_ptr<PreparedExchange> ThreadCommunicator::prepare(const ops::Exchange& exchange,
+                                                              DType dtype, std::string what) {
+  CHECK(exchange.n == n_chips());
+  auto prepared = std::make_unique<Prepared>();
+  prepared->what = exchange.kind + " of " + what;
+  prepared->fingerprint = fingerprint_of(exchange, dtype);
+  prepared->combine = exchange.combine;
+  prepared->dtype = dtype;
+  prepared->regions = regions_of(exchange, chip_);
+  for (const Region& region : prepared->regions) prepared->count += region.count();
+  prepared->two_shot = exchange.from_dim < 0 && exchange.to_dim < 0 &&
+                       prepared->count * dtype_bytes(dtype) > kTwoShotBytes;
+  return prepared;
+}
+
+bool ThreadCommunicator::wait_for_all(const std::string& what) {
+  const int64_t deadline = now_ns() + shared_.deadline_ns;
+  for (size_t other = 0; other < shared_.slots.size(); ++other) {
+    const WaitWord& word = shared_.slots[other].epoch;
+    for (uint32_t seen = word.load();;) {
+      if (shared_.aborted.load(std::memory_order_acquire)) return false;
+      if (static_cast<int32_t>((seen << 1) - (slot_.meetings << 1)) >= 0)
+        break;  // without the abort bit
+      const uint32_t next = word.wait_while(seen, deadline);
+      if (next == seen && now_ns() >= deadline) {
+        shared_.abort(
+            {static_cast<int>(other),
+             fmt::format("chip {} did not reach {} (exchange {}) within {} ms of chip {}; it is "
+                         "stalled or far slower: "
+                         "give a larger --deadline if it only is slow",
+                         other, what, slot_.sequence, shared_.deadline_ns / 1'000'000, chip_)});
+        return false;
+      }
+      seen = next;
+    }
+  }
+  return true;
+}
+
+bool ThreadCommunicator::meet(Member& member, const std::string& what, int64_t& waited_ns) {
+  if (member.thread() == 0) {
+    const int64_t start = now_ns();
+    slot_.meetings = (slot_.meetings + 1) & ~kAbortBit;
+    if (shared_.aborted.load(std::memory_order_acquire)) {
+      ok_ = false;
+    } else {
+      slot_.epoch.store_and_wake(slot_.meetings);
+      ok_ = wait_for_all(what);
+    }
+    waited_ns += now_ns() - start;
+  }
+  member.barrier();
+  return ok_;
+}
+
+bool ThreadCommunicator::stamps_agree(const Prepared& exchange, uint64_t stamp) {
+  for (size_t other = 0; other < shared_.slots.size(); ++other) {
+    if (shared_.slots[other].stamp.load(std::memory_order_relaxed) == stamp) continue;
+    const Prepared* theirs = shared_.slots[other].exchange.load(std::memory_order_relaxed);
+    shared_.abort(
+        {static_cast<int>(other),
+         fmt::format("chip {} is at exchange {}: {}, but chip {} is at {}", chip_, slot_.sequence,
+                     exchange.what, other, theirs ? theirs->what : "none")});
+    return false;
+  }
+  return true;
+}
+
+void ThreadCommunicator::combine_all_reduce(Member& member, const Prepared& exchange, void* target,
+                                            int64_t begin, int64_t end) {
+  const Range mine = member.share(end - begin, 16);
+  combine_regions(exchange.regions, exchange.combine, exchange.dtype, sources_.data(), target,
+                  begin + mine.begin, begin + mine.end);
+}
+
+bool ThreadCommunicator::run(Member& member, const Transfer& transfer, int64_t& waited_ns) {
+  const auto& exchange = static_cast<const Prepared&>(*transfer.exchange);
+  if (member.thread() == 0) {
+    ++slot_.sequence;
+    slot_.source.store(transfer.source, std::memory_order_relaxed);
+    slot_.target.store(transfer.target, std::memory_order_relaxed);
+    slot_.exchange.store(&exchange, std::memory_order_relaxed);
+    slot_.stamp.store(exchange.fingerprint ^ (slot_.sequence * 0x9e3779b97f4a7c15ULL),
+                      std::memory_order_relaxed);
+  }
+  if (!meet(member, exchange.what, waited_ns)) return false;
+  if (member.thread() == 0) {
+    ok_ = stamps_agree(exchange, slot_.stamp.load(std::memory_order_relaxed));
+    for (size_t i = 0; i < sources_.size(); ++i)
+      sources_[i] = shared_.slots[i].source.load(std::memory_order_relaxed);
+  }
+  member.barrier();
+  if (!ok_) return false;
+  if (!exchange.two_shot) {
+    combine_all_reduce(member, exchange, transfer.target, 0, exchange.count);
+  } else {
+    const int n = n_chips();
+    const int64_t part = round_up(ceil_div(exchange.count, n), 16);
+    const auto first = [&](int chip) { return std::min(chip * part, exchange.count); };
+    combine_all_reduce(member, exchange, transfer.target, first(chip_), first(chip_ + 1));
+    member.barrier();
+    if (!meet(member, exchange.what, waited_ns)) return false;
+    const int64_t bytes = dtype_bytes(exchange.dtype);
+    for (int step = 1; step < n; ++step) {  // each chip starts at another neighbour
+      const int other = (chip_ + step) % n;
+      const auto* from = static_cast<const std::byte*>(
+          shared_.slots[static_cast<size_t>(other)].target.load(std::memory_order_relaxed));
+      const Range mine = member.share(first(other + 1) - first(other), 16);
+      const int64_t at = (first(other) + mine.begin) * bytes;
+      if (!mine.empty())
+        std::memcpy(static_cast<std::byte*>(transfer.target) + at, from + at,
+                    static_cast<size_t>(mine.size() * bytes));
+    }
+  }
+  member.barrier();
+  return meet(member, exchange.what, waited_ns);
+}
+
+bool ThreadCommunicator::barrier(Member& member) {
+  int64_t waited_ns = 0;
+  member.barrier();
+  return meet(member, "a barrier", waited_ns);
+}
+
+}  // namespace
+
+ThreadWorld::ThreadWorld(int n_chips, int64_t deadline_ms)
+    : shared_(std::make_unique<Shared>(n_chips, deadline_ms)) {}
+
+ThreadWorld::~ThreadWorld() = default;
+
+std::unique_ptr<Communicator> ThreadWorld::communicator(int chip) {
+  return std::make_unique<ThreadCommunicator>(*shared_, chip);
+}
+
+std::optional<Failure> ThreadWorld::failure() const {
+  const std::lock_guard lock(shared_->mutex);
+  return shared_->failure;
+}
+
+void ThreadWorld::abort(Failure failure) { shared_->abort(std::move(failure)); }
+
+void ThreadWorld::reset() {
+  const std::lock_guard lock(shared_->mutex);
+  shared_->failure.reset();
+  shared_->aborted.store(false, std::memory_order_release);
+  for (Shared::Slot& slot : shared_->slots) {
+    slot.meetings = 0;
+    slot.sequence = 0;
+    slot.epoch.store_and_wake(0);
+  }
+}
+
+}  // namespace shardwright::comm

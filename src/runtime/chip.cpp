@@ -1,0 +1,238 @@
+// One chip: loading its pieces, making its kernels, walking its steps.
+#include "runtime/chip.h"
+
+#include <chrono>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/rows.h"
+#include "ops/op.h"
+
+namespace shardwright::runtime {
+namespace {
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+bool is_exchange(const pef::Step& step) { return step.op == ops::exchange.name; }
+
+}  // namespace
+
+Chip::Chip(int index, const pef::File& file, const pef::ChipPlan& plan,
+           std::unique_ptr<comm::Communicator> communicator, int n_threads, std::vector<int> cpus)
+    : index_(index),
+      file_(file),
+      plan_(plan),
+      communicator_(std::move(communicator)),
+      parameters_(plan.parameter_bytes),
+      arena_(plan.arena_bytes),
+      programs_(plan.programs.size()),
+      team_(n_threads, std::move(cpus)) {}
+
+void Chip::load(Member& member) {
+  for (const pef::Piece& piece : plan_.pieces) load_piece(member, piece);
+  if (member.thread() != 0) return;
+  try {
+    int64_t scratch = 0;
+    for (size_t g = 0; g < programs_.size(); ++g) {
+      make_program(plan_.programs[g], programs_[g]);
+      for (const ReadyStep& step : programs_[g].steps)
+        if (step.kernel) scratch = std::max(scratch, step.kernel->scratch_bytes());
+    }
+    scratch_ = Memory(scratch);
+  } catch (const std::exception& error) {
+    load_error_ = error.what();
+  }
+}
+
+void Chip::load_piece(Member& member, const pef::Piece& piece) {
+  const pef::Tensor& tensor = file_.manifest().tensors[static_cast<size_t>(piece.tensor)];
+  const int64_t element_bytes = dtype_bytes(tensor.type.dtype);
+  const std::byte* from = file_.tensor_bytes(piece.tensor) + piece.offset * element_bytes;
+  std::byte* to = parameters_.data() + piece.memory_offset_bytes;
+  if (element_count(piece.shape) == 0) return;
+  if (piece.layout == ops::Layout::kPanels) {
+    kernels::pack_panels(member, {.n = piece.shape[0],
+                                  .k = piece.shape[1],
+                                  .w = from,
+                                  .w_dtype = tensor.type.dtype,
+                                  .stride_n = piece.strides[0],
+                                  .stride_k = piece.strides[1],
+                                  .panels = to,
+                                  .panels_dtype = kernels::panel_dtype(tensor.type.dtype)});
+    return;
+  }
+  const kernels::StridedCopy copy(element_bytes, piece.shape, piece.strides,
+                                  contiguous_strides(piece.shape));
+  copy.run(member, from, to);
+}
+
+void Chip::read_piece(int index, std::byte* whole) const {
+  const pef::Piece& piece = plan_.pieces[static_cast<size_t>(index)];
+  const DType dtype = file_.manifest().tensors[static_cast<size_t>(piece.tensor)].type.dtype;
+  if (element_count(piece.shape) == 0) return;
+  const std::byte* from = parameters_.data() + piece.memory_offset_bytes;
+  std::vector<std::byte> rows;
+  // One helper thread of its own: the chip's team may be anywhere.
+  Team team(1);
+  if (piece.layout == ops::Layout::kPanels) {
+    rows.resize(static_cast<size_t>(element_count(piece.shape) * dtype_bytes(dtype)));
+    team.run([&](Member& member) {
+      kernels::unpack_panels(member, kernels::panel_dtype(dtype), from, piece.shape[0],
+                             piece.shape[1], rows.data(), dtype);
+    });
+    from = rows.data();
+  }
+  const kernels::StridedCopy copy(dtype_bytes(dtype), piece.shape, contiguous_strides(piece.shape),
+                                  piece.strides);
+  team.run(
+      [&](Member& member) { copy.run(member, from, whole + piece.offset * dtype_bytes(dtype)); });
+}
+
+ops::OperandSpec Chip::spec_of(const pef::Buffer& buffer) const {
+  ops::OperandSpec spec;
+  spec.present = buffer.space != pef::Space::kNone;
+  spec.type = buffer.type;
+  spec.strides = buffer.strides;
+  if (buffer.space == pef::Space::kParameter)
+    spec.layout = plan_.pieces[static_cast<size_t>(buffer.index)].layout;
+  return spec;
+}
+
+std::byte* Chip::address_of(const pef::Buffer& buffer) const {
+  switch (buffer.space) {
+    case pef::Space::kArena:
+      return arena_.data() + buffer.offset_bytes;
+    case pef::Space::kParameter:
+      return parameters_.data() +
+             plan_.pieces[static_cast<size_t>(buffer.index)].memory_offset_bytes +
+             buffer.offset_bytes;
+    default:
+      return nullptr;  // absent, or bound at each run
+  }
+}
+
+void Chip::make_program(const pef::Program& program, Program& ready) {
+  ready.steps.resize(program.steps.size());
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const pef::Step& step = program.steps[i];
+    ReadyStep& out = ready.steps[i];
+    out.step = &step;
+    out.barrier = step.barrier_before;
+    for (const pef::Buffer& buffer : step.operands) out.operands.push_back(address_of(buffer));
+    for (const pef::Buffer& buffer : step.results) out.results.push_back(address_of(buffer));
+    if (is_exchange(step)) {
+      out.exchange = communicator_->prepare(ops::exchange_of(step.attrs),
+                                            step.operands[0].type.dtype, step.source);
+      out.barrier = true;
+      continue;
+    }
+    const ops::OpDef* op = ops::find_op(step.op);
+    if (op == nullptr || op->make_kernel == nullptr)
+      throw Error(
+          ErrorCode::kBrokenFile,
+          fmt::format("step {} needs operator '{}', which this version can't run", i, step.op));
+    ops::KernelSpec spec;
+    spec.op = op;
+    spec.attrs = &step.attrs;
+    spec.begins = step.begins;
+    spec.n_threads = team_.n_threads();
+    for (const pef::Buffer& buffer : step.operands) spec.operands.push_back(spec_of(buffer));
+    for (const pef::Buffer& buffer : step.results) spec.results.push_back(spec_of(buffer));
+    bool empty = true;  // nothing to compute: a chip whose piece is empty
+    for (const pef::Buffer& buffer : step.results) empty = empty && buffer.type.count() == 0;
+    if (!empty) out.kernel = op->make_kernel(spec);
+  }
+}
+
+void Chip::bind(int graph, const Binding& binding) {
+  const auto at = [&](const pef::Buffer& buffer, auto*& slot) {
+    const auto index = static_cast<size_t>(buffer.index);
+    const void* base = nullptr;
+    if (buffer.space == pef::Space::kInput)
+      base = binding.inputs[index];
+    else if (buffer.space == pef::Space::kOutput)
+      base = binding.outputs[index];
+    else
+      return;
+    slot = const_cast<std::byte*>(static_cast<const std::byte*>(base)) + buffer.offset_bytes;
+  };
+  for (ReadyStep& step : programs_[static_cast<size_t>(graph)].steps) {
+    for (size_t i = 0; i < step.operands.size(); ++i) at(step.step->operands[i], step.operands[i]);
+    for (size_t i = 0; i < step.results.size(); ++i) at(step.step->results[i], step.results[i]);
+  }
+}
+
+std::string Chip::describe_position(int graph) const {
+  const auto& steps = programs_[static_cast<size_t>(graph)].steps;
+  const auto step = static_cast<size_t>(position());
+  if (step >= steps.size()) return "the end of the program";
+  return fmt::format("step {} of {} ({} of {})", step, steps.size(), steps[step].step->op,
+                     steps[step].step->source);
+}
+
+// Thread 0: says where the chip is; runs the test's fault. The same answer on all threads.
+bool Chip::before_step(Member& member, size_t step) {
+  if (member.thread() == 0) {
+    position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
+    if (fault_) {
+      try {
+        fault_(index_, static_cast<int>(step));
+      } catch (const std::exception& error) {
+        communicator_->abort(
+            {index_, fmt::format("chip {} failed at step {}: {}", index_, step, error.what())});
+        stop_ = true;
+      }
+    }
+  }
+  if (!fault_) return true;
+  member.barrier();
+  return !stop_;
+}
+
+bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
+  const int64_t start = time ? now_ns() : 0;
+  bool go_on = true;
+  int64_t waited_ns = 0;
+  if (step.barrier) member.barrier();
+  if (step.exchange) {
+    if (member.thread() == 0) in_exchange_.store(true, std::memory_order_relaxed);
+    go_on = communicator_->run(member, {step.exchange.get(), step.operands[0], step.results[0]},
+                               waited_ns);
+    if (member.thread() == 0) in_exchange_.store(false, std::memory_order_relaxed);
+  } else if (step.kernel) {
+    step.kernel->run(member, step.operands.data(), step.results.data(), scratch_.data());
+  }
+  if (time) {
+    member.barrier();
+    if (member.thread() == 0) {
+      time->total_ns += now_ns() - start;
+      time->waited_ns += waited_ns;
+    }
+  }
+  return go_on;
+}
+
+void Chip::walk(Member& member, int graph, std::vector<StepTime>* times) {
+  if (member.thread() == 0) {
+    stop_ = false;
+    position_.store(0, std::memory_order_relaxed);
+  }
+  member.barrier();
+  auto& steps = programs_[static_cast<size_t>(graph)].steps;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (!before_step(member, i)) return;
+    if (!run_step(member, steps[i], times ? &(*times)[i] : nullptr)) return;
+  }
+  if (member.thread() == 0)
+    position_.store(static_cast<int64_t>(steps.size()), std::memory_order_relaxed);
+}
+
+}  // namespace shardwright::runtime

@@ -1,0 +1,266 @@
+// Exchanges between chips: every kind, uneven, empty and overlapping cuts, several threads a chip,
+// against a plain loop; and failures.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/region.h"
+#include "comm/threads.h"
+
+namespace shardwright::comm {
+namespace {
+
+using ops::Combine;
+using ops::Exchange;
+
+std::vector<Range> cut(int64_t size, int n) {
+  std::vector<Range> cuts;
+  int64_t begin = 0;
+  for (int i = 0; i < n; ++i) {
+    const int64_t count = size / n + (i < size % n ? 1 : 0);
+    cuts.push_back({begin, begin + count});
+    begin += count;
+  }
+  return cuts;
+}
+
+// 3 KV heads over n chips: neighbours share rows.
+std::vector<Range> overlapping(int64_t heads, int64_t share, int n) {
+  std::vector<Range> cuts = cut(heads * share, n);
+  for (Range& c : cuts)
+    c = c.empty() ? Range{0, 0} : Range{c.begin / share, (c.end + share - 1) / share};
+  return cuts;
+}
+
+bool inside(const Exchange& e, int dim, const std::vector<Range>& cuts, int chip,
+            const Shape& index) {
+  if (dim < 0) return true;
+  const Range r = cuts[static_cast<size_t>(chip)];
+  const int64_t i = index[static_cast<size_t>(dim)];
+  (void)e;
+  return i >= r.begin && i < r.end;
+}
+
+int64_t offset_in(const Exchange& e, int dim, const std::vector<Range>& cuts, int chip,
+                  const Shape& index) {
+  int64_t at = 0;
+  for (size_t d = 0; d < e.shape.size(); ++d) {
+    const bool is_cut = static_cast<int>(d) == dim;
+    const Range r = is_cut ? cuts[static_cast<size_t>(chip)] : Range{0, e.shape[d]};
+    at = at * r.size() + index[d] - r.begin;
+  }
+  return at;
+}
+
+template <typename F>
+void for_each_index(const Shape& shape, F f) {
+  Shape index(shape.size(), 0);
+  for (int64_t i = 0; i < element_count(shape); ++i) {
+    int64_t rest = i;
+    for (size_t d = shape.size(); d-- > 0;) index[d] = rest % shape[d], rest /= shape[d];
+    f(index);
+  }
+}
+
+// Runs the exchange on real chips and compares every target element with the plain loop.
+void check(const Exchange& e, int n_threads) {
+  std::mt19937 random(7);
+  std::vector<std::vector<float>> sources, targets;
+  for (int chip = 0; chip < e.n; ++chip) {
+    sources.emplace_back(static_cast<size_t>(element_count(e.from_shape(chip))));
+    targets.emplace_back(static_cast<size_t>(element_count(e.to_shape(chip))), -999.0F);
+    for (float& v : sources.back()) v = static_cast<float>(static_cast<int>(random() % 41) - 20);
+  }
+  if (e.combine == Combine::kCopy)  // copies agree
+    for_each_index(e.shape, [&](const Shape& index) {
+      const auto value = static_cast<float>(random() % 1000);
+      for (int chip = 0; chip < e.n; ++chip)
+        if (inside(e, e.from_dim, e.from_cuts, chip, index))
+          sources[static_cast<size_t>(chip)]
+                 [static_cast<size_t>(offset_in(e, e.from_dim, e.from_cuts, chip, index))] = value;
+    });
+  ThreadWorld world(e.n, 20'000);
+  std::vector<std::unique_ptr<Team>> teams;
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  std::vector<std::unique_ptr<PreparedExchange>> prepared;
+  for (int chip = 0; chip < e.n; ++chip) {
+    teams.push_back(std::make_unique<Team>(n_threads));
+    communicators.push_back(world.communicator(chip));
+    prepared.push_back(communicators.back()->prepare(e, DType::kF32, "x"));
+  }
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    for (size_t chip = 0; chip < teams.size(); ++chip)
+      teams[chip]->start([&, chip](Member& member) {
+        int64_t waited = 0;
+        EXPECT_TRUE(communicators[chip]->run(
+            member, {prepared[chip].get(), sources[chip].data(), targets[chip].data()}, waited));
+      });
+    for (auto& team : teams) team->wait();
+  }
+  for (int chip = 0; chip < e.n; ++chip)
+    for_each_index(e.shape, [&](const Shape& index) {
+      if (!inside(e, e.to_dim, e.to_cuts, chip, index)) return;
+      float expected = 0;
+      bool first = true;
+      for (int from = 0; from < e.n; ++from) {
+        if (!inside(e, e.from_dim, e.from_cuts, from, index)) continue;
+        const float v =
+            sources[static_cast<size_t>(from)]
+                   [static_cast<size_t>(offset_in(e, e.from_dim, e.from_cuts, from, index))];
+        if (first)
+          expected = v;
+        else if (e.combine == Combine::kSum)
+          expected += v;
+        else if (e.combine == Combine::kMax)
+          expected = std::max(expected, v);
+        first = false;
+      }
+      const float got =
+          targets[static_cast<size_t>(chip)]
+                 [static_cast<size_t>(offset_in(e, e.to_dim, e.to_cuts, chip, index))];
+      ASSERT_EQ(got, expected) << e.kind << " n " << e.n << " chip " << chip << " at "
+                               << to_string(index);
+    });
+}
+
+Exchange make(std::string kind, Combine combine, int from, std::vector<Range> from_cuts, int to,
+              std::vector<Range> to_cuts, Shape shape, int n) {
+  Exchange e;
+  e.kind = std::move(kind), e.combine = combine, e.from_dim = from, e.to_dim = to, e.n = n;
+  e.from_cuts = std::move(from_cuts), e.to_cuts = std::move(to_cuts), e.shape = std::move(shape);
+  return e;
+}
+
+class ExchangeTest : public ::testing::TestWithParam<std::tuple<int, int>> {};
+
+TEST_P(ExchangeTest, EveryKindEqualsThePlainLoop) {
+  const auto [n, threads] = GetParam();
+  const Shape shape = {2, 7, 5, 3};
+  for (Combine combine : {Combine::kSum, Combine::kMax}) {
+    check(make("all_reduce", combine, -1, {}, -1, {}, shape, n), threads);
+    for (int d = 0; d < 4; ++d)
+      check(make("reduce_scatter", combine, -1, {}, d, cut(shape[static_cast<size_t>(d)], n), shape,
+                 n),
+            threads);
+  }
+  for (int d = 0; d < 4; ++d) {
+    check(make("all_gather", Combine::kCopy, d, cut(shape[static_cast<size_t>(d)], n), -1, {},
+               shape, n),
+          threads);
+    for (int e = 0; e < 4; ++e)
+      if (e != d)
+        check(make("all_to_all", Combine::kCopy, d, cut(shape[static_cast<size_t>(d)], n), e,
+                   cut(shape[static_cast<size_t>(e)], n), shape, n),
+              threads);
+  }
+  const Shape heads = {2, 3, 4};
+  const std::vector<Range> cover = overlapping(3, 3, n);
+  check(make("all_gather", Combine::kCopy, 1, cover, -1, {}, heads, n), threads);
+  check(make("all_gather", Combine::kSum, 1, cover, -1, {}, heads, n), threads);
+  check(make("overlap_reduce", Combine::kSum, 1, cover, 1, cover, heads, n), threads);
+  check(make("all_to_all", Combine::kSum, 1, cover, 2, cut(4, n), heads, n), threads);
+}
+
+INSTANTIATE_TEST_SUITE_P(Chips, ExchangeTest,
+                         ::testing::Combine(::testing::Values(1, 2, 3, 5, 8),
+                                            ::testing::Values(1, 2)));
+
+TEST(Exchange, LargeAllReduceInTwoSteps) {
+  check(make("all_reduce", Combine::kSum, -1, {}, -1, {}, {301, 333}, 3), 2);
+}
+
+TEST(Exchange, Bf16SumsInF32AndRoundsOnce) {
+  const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {1}, 3);
+  // 256 + 1 + 1 in bf16: adding one at a time would stay at 256.
+  const uint16_t pieces[3] = {f32_to_bf16(256), f32_to_bf16(1), f32_to_bf16(1)};
+  const void* sources[3] = {&pieces[0], &pieces[1], &pieces[2]};
+  uint16_t out = 0;
+  combine_regions(regions_of(e, 0), Combine::kSum, DType::kBF16, sources, &out, 0, 1);
+  EXPECT_EQ(bf16_to_f32(out), 258.0F);
+}
+
+// What happens on chip 1 of 3 while the others run one exchange.
+std::optional<Failure> failure_when(
+    const std::function<void(Communicator&, Member&, const PreparedExchange*,
+                             const PreparedExchange*)>& odd) {
+  const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {8}, 3);
+  const Exchange other = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {4}, 3);
+  ThreadWorld world(3, 200);
+  std::vector<float> data(64);
+  std::vector<std::unique_ptr<Team>> teams;
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  std::vector<std::unique_ptr<PreparedExchange>> prepared, wrong;
+  for (int chip = 0; chip < 3; ++chip) {
+    teams.push_back(std::make_unique<Team>(2));
+    communicators.push_back(world.communicator(chip));
+    prepared.push_back(communicators.back()->prepare(e, DType::kF32, "layer 3"));
+    wrong.push_back(communicators.back()->prepare(other, DType::kF32, "layer 9"));
+  }
+  for (size_t chip = 0; chip < 3; ++chip)
+    teams[chip]->start([&, chip](Member& member) {
+      int64_t waited = 0;
+      if (chip == 1)
+        odd(*communicators[chip], member, prepared[chip].get(), wrong[chip].get());
+      else
+        EXPECT_FALSE(communicators[chip]->run(
+            member, {prepared[chip].get(), &data[chip * 16], &data[chip * 16 + 8]}, waited));
+    });
+  for (auto& team : teams) team->wait();
+  return world.failure();
+}
+
+TEST(ExchangeFailure, SkippedExchangeNamesTheLateChip) {
+  const auto failure =
+      failure_when([](Communicator&, Member&, const PreparedExchange*, const PreparedExchange*) {});
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->chip, 1);
+  EXPECT_NE(failure->text.find("chip 1 did not reach all_reduce of layer 3"), std::string::npos)
+      << failure->text;
+}
+
+TEST(ExchangeFailure, AnotherSizeIsSeenBeforeAnyByteMoves) {
+  const auto failure = failure_when(
+      [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange* wrong) {
+        float a[4] = {}, b[4] = {};
+        int64_t waited = 0;
+        EXPECT_FALSE(c.run(m, {wrong, a, b}, waited));
+      });
+  ASSERT_TRUE(failure);
+  EXPECT_NE(failure->text.find("layer 9"), std::string::npos) << failure->text;
+}
+
+TEST(ExchangeFailure, AbortReachesEveryone) {
+  const auto failure = failure_when(
+      [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange*) {
+        if (m.thread() == 0) c.abort({1, "chip 1 failed: out of ideas"});
+      });
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->text, "chip 1 failed: out of ideas");
+}
+
+TEST(ExchangeFailure, WorldWorksAgainAfterReset) {
+  const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {8}, 2);
+  ThreadWorld world(2, 100);
+  Team a(1), b(1);
+  auto ca = world.communicator(0), cb = world.communicator(1);
+  auto pa = ca->prepare(e, DType::kF32, "x"), pb = cb->prepare(e, DType::kF32, "x");
+  std::vector<float> in(8, 1.0F), out_a(8), out_b(8);
+  int64_t waited = 0, waited_b = 0;
+  a.run([&](Member& m) { EXPECT_FALSE(ca->run(m, {pa.get(), in.data(), out_a.data()}, waited)); });
+  ASSERT_TRUE(world.failure());
+  world.reset();
+  a.start([&](Member& m) { EXPECT_TRUE(ca->run(m, {pa.get(), in.data(), out_a.data()}, waited)); });
+  b.start([&](Member& m) {
+    EXPECT_TRUE(cb->run(m, {pb.get(), in.data(), out_b.data()}, waited_b));
+  });
+  a.wait(), b.wait();
+  EXPECT_FALSE(world.failure());
+  EXPECT_EQ(out_b, std::vector<float>(8, 2.0F));
+}
+
+}  // namespace
+}  // namespace shardwright::comm
