@@ -102,6 +102,9 @@ struct Argument {
   bool is_tensor() const { return kind <= Kind::kTensors; }
 };
 const std::vector<Argument>& arguments_of(const OpDef& op);  // parsed once
+// Adds the defaults of arguments that `attrs` lacks. Rules, references and kernels rely on it:
+// whoever makes a node calls it.
+void fill_defaults(const OpDef& op, Attrs* attrs);
 
 // The operator of that name or alias (without "aten." and overload), or null.
 const OpDef* find_op(std::string_view name);

@@ -1,0 +1,93 @@
+// exchange: shapes before and after, and its attributes.
+#include "ops/exchange.h"
+
+#include "base/check.h"
+
+namespace shardwright::ops {
+
+namespace {
+
+constexpr const char* kCombineNames[] = {"copy", "sum", "max"};
+
+Combine parse_combine(std::string_view name) {
+  for (int i = 0; i < 3; ++i)
+    if (name == kCombineNames[i]) return static_cast<Combine>(i);
+  CHECK(false, "unknown combine " + std::string(name));
+  return Combine::kCopy;
+}
+
+std::vector<int64_t> flatten(const std::vector<Range>& cuts) {
+  std::vector<int64_t> numbers;
+  for (const Range& range : cuts) {
+    numbers.push_back(range.begin);
+    numbers.push_back(range.end);
+  }
+  return numbers;
+}
+
+std::vector<Range> unflatten(const std::vector<int64_t>& numbers) {
+  CHECK(numbers.size() % 2 == 0);
+  std::vector<Range> cuts;
+  for (size_t i = 0; i < numbers.size(); i += 2) cuts.push_back({numbers[i], numbers[i + 1]});
+  return cuts;
+}
+
+Shape piece_shape(Shape shape, int dim, const std::vector<Range>& cuts, int chip) {
+  if (dim >= 0) shape[static_cast<size_t>(dim)] = cuts[static_cast<size_t>(chip)].size();
+  return shape;
+}
+
+// A split side has one range a chip, inside the dimension; the other side has none.
+void check_side(const Exchange& x, int dim, const std::vector<Range>& cuts) {
+  if (dim < 0) {
+    CHECK(dim == -1 && cuts.empty());
+    return;
+  }
+  CHECK(static_cast<size_t>(dim) < x.shape.size());
+  CHECK(static_cast<int>(cuts.size()) == x.n);
+  const int64_t size = x.shape[static_cast<size_t>(dim)];
+  for (const Range& range : cuts)
+    CHECK(0 <= range.begin && range.begin <= range.end && range.end <= size);
+}
+
+}  // namespace
+
+Shape Exchange::from_shape(int chip) const { return piece_shape(shape, from_dim, from_cuts, chip); }
+
+Shape Exchange::to_shape(int chip) const { return piece_shape(shape, to_dim, to_cuts, chip); }
+
+Attrs to_attrs(const Exchange& x) {
+  return {{"kind", x.kind},
+          {"combine", std::string(kCombineNames[static_cast<int>(x.combine)])},
+          {"from_dim", int64_t{x.from_dim}},
+          {"from_cuts", flatten(x.from_cuts)},
+          {"to_dim", int64_t{x.to_dim}},
+          {"to_cuts", flatten(x.to_cuts)},
+          {"shape", x.shape},
+          {"n", int64_t{x.n}}};
+}
+
+Exchange exchange_of(const Attrs& attrs) {
+  Exchange x;
+  x.kind = attrs.text("kind");
+  x.combine = parse_combine(attrs.text("combine"));
+  x.from_dim = static_cast<int>(attrs.integer("from_dim"));
+  x.from_cuts = unflatten(attrs.integers("from_cuts"));
+  x.to_dim = static_cast<int>(attrs.integer("to_dim"));
+  x.to_cuts = unflatten(attrs.integers("to_cuts"));
+  x.shape = attrs.integers("shape");
+  x.n = static_cast<int>(attrs.integer("n"));
+  CHECK(x.n >= 1);
+  check_side(x, x.from_dim, x.from_cuts);
+  check_side(x, x.to_dim, x.to_cuts);
+  return x;
+}
+
+const OpDef exchange{
+    .name = "exchange",
+    .arguments =
+        "x, kind: str, combine: str, from_dim: int, from_cuts: ints, to_dim: int, "
+        "to_cuts: ints, shape: ints, n: int",
+};
+
+}  // namespace shardwright::ops
