@@ -1,0 +1,334 @@
+// The loop nest of gemm around the micro kernels of gemm.isa.cpp.
+#include "kernels/cpu/gemm.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include "base/check.h"
+#include "base/checked.h"
+#include "kernels/cpu/gemm_isa.h"
+#include "kernels/cpu/gemm_part.h"
+#include "kernels/cpu/isa.h"
+
+namespace shardwright::kernels {
+namespace {
+
+static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kBF16) == 1 &&
+              static_cast<int>(DType::kF16) == 2);  // the kernels know dtypes by number
+
+constexpr int64_t kStepBytes = 128;                   // of a panel
+constexpr int64_t kSumsRowBytes = kPanelColumns * 4;  // of a row of sums
+constexpr int64_t kStepsAtOnce = 4;                   // for which a micro kernel prefetches
+constexpr int64_t kLinesOfSteps = kStepsAtOnce * kStepBytes / 64;
+// How far a lone tile fetches ahead: memory latency (100 ns) times the bandwidth of a core.
+constexpr int64_t kFetchAheadBytes = 4096;
+// Scratch of a thread: bounds that hold on every machine, so that plans don't depend on it.
+constexpr int64_t kMaxStageBytes = 512 << 10;
+constexpr int64_t kMaxSumsBytes = 256 << 10;
+// Behind a staged row, so that the rows of a tile don't share sets of the L1 cache.
+constexpr int64_t kStagePadBytes = 64;
+// At strides of these multiples all rows fall into one or two sets, which hold 8 lines each.
+constexpr int64_t kConflictBytes = 2048;
+constexpr int64_t kMaxRowsOfOneSet = 4;
+// Shares of the L2 cache: a block of x, and one panel's block of w (the next one comes beside it).
+constexpr double kL2ShareOfX = 0.4;
+constexpr double kL2ShareOfW = 0.25;
+
+const GemmKernels& active_kernels() {
+  static constexpr const GemmKernels* kTables[kIsaCount] = {
+      &portable::gemm_kernels, &avx2::gemm_kernels, &avx512::gemm_kernels,
+      &avx512bf16::gemm_kernels};
+  return *kTables[static_cast<int>(active_isa())];
+}
+
+std::atomic<Bf16Body> forced_body{Bf16Body::kMeasured};
+
+// ns that a full tile takes in this body; best of several, about 20 us in all.
+double tile_ns(const GemmKernels& kernels, GemmBody body) {
+  constexpr int64_t kSteps = 64;
+  alignas(64) static thread_local float x[kMaxTileRows * 2 * kSteps];
+  alignas(64) static thread_local float panel[kSteps * kPanelColumns];
+  alignas(64) static thread_local float sums[kMaxTileRows * kPanelColumns];
+  const auto rows = static_cast<size_t>(kernels.tile_rows);
+  const MicroArgs args{.a = reinterpret_cast<const char*>(x),
+                       .a_stride_bytes = 2 * kSteps * 4,
+                       .b = reinterpret_cast<const char*>(panel),
+                       .n_steps = kSteps,
+                       .sums = sums,
+                       .add = 0,
+                       .prefetch_lines = 0,
+                       .prefetch = nullptr};
+  using Clock = std::chrono::steady_clock;
+  double best = 1e30;
+  for (int round = 0; round < 8; ++round) {
+    const auto start = Clock::now();
+    for (int i = 0; i < 4; ++i) kernels.micro[body][rows - 1](&args);
+    best = std::min(best, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
+  }
+  return best;
+}
+
+GemmBody bf16_body(const GemmKernels& kernels) {
+  if (kernels.micro[kBodyDot][0] == nullptr) return kBodyWiden;
+  const Bf16Body forced = forced_body.load(std::memory_order_relaxed);
+  if (forced != Bf16Body::kMeasured) return forced == Bf16Body::kDot ? kBodyDot : kBodyWiden;
+  static const GemmBody measured =
+      tile_ns(kernels, kBodyDot) < tile_ns(kernels, kBodyWiden) ? kBodyDot : kBodyWiden;
+  return measured;
+}
+
+// Shares of one thread's scratch: staged rows of x, and sums.
+int64_t stage_bytes(int64_t m, int64_t k) {
+  const int64_t row_bytes = round_up(k, 2) * 4 + kStagePadBytes;
+  return round_up(std::min(kMaxStageBytes, m * row_bytes), 64);
+}
+int64_t sums_bytes(int64_t m, int64_t n) {
+  const int64_t rows = std::max<int64_t>(m, kMaxTileRows);
+  return std::min(kMaxSumsBytes, rows * round_up(n, kPanelColumns) * 4);
+}
+
+// How one thread's part is cut into blocks.
+struct Blocks {
+  const GemmKernels* kernels = nullptr;
+  GemmBody body = kBodyF32;
+  DType row_dtype = DType::kF32;  // of x as the micro kernels read it
+  bool stage = false;             // copy blocks of x to scratch, in row_dtype
+  int64_t k_per_step = 1;
+  int64_t n_steps = 0;  // of the whole k
+  int64_t steps = 0;    // of a block of k
+  int64_t rows = 0;     // of a block of m
+  int64_t panels = 0;   // whose sums are kept from one block of k to the next
+
+  int64_t row_bytes() const { return steps * k_per_step * dtype_bytes(row_dtype); }
+  int64_t staged_row_bytes() const { return row_bytes() + kStagePadBytes; }
+};
+
+Blocks choose_body(const GemmProblem& problem, int64_t rows) {
+  const GemmArgs& args = problem.args;
+  Blocks blocks{.kernels = &active_kernels()};
+  if (args.panels_dtype == DType::kBF16) {
+    blocks.body = args.x_dtype == DType::kBF16 ? bf16_body(*blocks.kernels) : kBodyWiden;
+    blocks.k_per_step = 2;
+  }
+  if (blocks.body == kBodyDot) blocks.row_dtype = DType::kBF16;
+  blocks.n_steps = ceil_div(args.k, blocks.k_per_step);
+  const int64_t stride_bytes = args.x_row_stride * dtype_bytes(args.x_dtype);
+  const bool conflicts = rows > kMaxRowsOfOneSet && stride_bytes % kConflictBytes == 0;
+  blocks.stage = args.x_dtype != blocks.row_dtype || args.k % blocks.k_per_step != 0 ||
+                 problem.x_k_stride != 1 || conflicts;
+  return blocks;
+}
+
+Blocks choose_blocks(const GemmProblem& problem, int64_t rows, int64_t panels) {
+  const GemmArgs& args = problem.args;
+  Blocks blocks = choose_body(problem, rows);
+  const auto l2 = static_cast<double>(l2_cache_bytes());
+  const int64_t tile_rows = blocks.kernels->tile_rows;
+  const int64_t stage_limit = stage_bytes(args.m, args.k);
+
+  // A single tile reads each panel once: nothing to keep in L2, no reason to cut k.
+  int64_t most_steps =
+      rows <= tile_rows ? blocks.n_steps : static_cast<int64_t>(l2 * kL2ShareOfW) / kStepBytes;
+  if (blocks.stage) {
+    const int64_t row_limit = stage_limit / std::min(rows, tile_rows) - kStagePadBytes;
+    most_steps =
+        std::min(most_steps, row_limit / (blocks.k_per_step * dtype_bytes(blocks.row_dtype)));
+  }
+  const int64_t k_blocks =
+      blocks.n_steps == 0 ? 1 : ceil_div(blocks.n_steps, std::max<int64_t>(1, most_steps));
+  blocks.steps = ceil_div(blocks.n_steps, k_blocks);
+
+  int64_t most_rows = static_cast<int64_t>(l2 * kL2ShareOfX) / blocks.staged_row_bytes();
+  if (blocks.stage) most_rows = std::min(most_rows, stage_limit / blocks.staged_row_bytes());
+  if (k_blocks > 1) most_rows = std::min(most_rows, kMaxSumsBytes / kSumsRowBytes);
+  most_rows = std::max(tile_rows, most_rows / tile_rows * tile_rows);
+  blocks.rows = ceil_div(rows, ceil_div(rows, most_rows));
+
+  blocks.panels = panels;
+  if (k_blocks > 1)
+    blocks.panels = std::min(panels, sums_bytes(args.m, args.n) / (blocks.rows * kSumsRowBytes));
+  return blocks;
+}
+
+// One thread's walk: blocks of rows > groups of panels > blocks of k > panels > tiles.
+class Walk {
+ public:
+  Walk(const GemmProblem& problem, Range rows, Range panels, char* scratch)
+      : problem_(problem),
+        args_(problem.args),
+        blocks_(choose_blocks(problem, rows.size(), panels.size())),
+        staged_(scratch),
+        sums_(reinterpret_cast<float*>(scratch + stage_bytes(args_.m, args_.k))),
+        rows_(rows),
+        panels_(panels) {}
+
+  void run() {
+    for (int64_t row = rows_.begin; row < rows_.end; row += blocks_.rows) {
+      const Range rows{row, std::min(rows_.end, row + blocks_.rows)};
+      for (int64_t p = panels_.begin; p < panels_.end; p += blocks_.panels)
+        run_group(rows, {p, std::min(panels_.end, p + blocks_.panels)});
+    }
+  }
+
+ private:
+  void run_group(Range rows, Range panels) {
+    int64_t step = 0;
+    do {  // once even if k is 0: the sums are then zero
+      const Range steps{step, std::min(blocks_.n_steps, step + blocks_.steps)};
+      // With one block of k the staged rows serve all groups.
+      const bool staged_already = blocks_.steps == blocks_.n_steps && panels.begin > panels_.begin;
+      if (blocks_.stage && !staged_already) stage(rows, steps);
+      for (int64_t p = panels.begin; p < panels.end; ++p) {
+        const bool is_last = p + 1 == panels.end;
+        run_panel(rows, steps, p, p - panels.begin, is_last ? nullptr : panel_at(p + 1, step));
+      }
+      step = steps.end;
+    } while (step < blocks_.n_steps);
+  }
+
+  void stage(Range rows, Range steps) {
+    const int64_t k = steps.begin * blocks_.k_per_step;
+    const int64_t item = dtype_bytes(args_.x_dtype);
+    const int64_t at = rows.begin * args_.x_row_stride + k * problem_.x_k_stride;
+    const int64_t k_padded = steps.size() * blocks_.k_per_step;
+    const StageArgs stage{
+        .x = static_cast<const char*>(args_.x) + at * item,
+        .x_dtype = static_cast<int32_t>(args_.x_dtype),
+        .out_dtype = static_cast<int32_t>(blocks_.row_dtype),
+        .x_row_stride = args_.x_row_stride,
+        .x_k_stride = problem_.x_k_stride,
+        .n_rows = rows.size(),
+        .k_count = std::min(k_padded, args_.k - k),
+        .k_padded = k_padded,
+        .out = staged_,
+        .out_row_stride = blocks_.staged_row_bytes() / dtype_bytes(blocks_.row_dtype)};
+    blocks_.kernels->stage(&stage);
+  }
+
+  const char* panel_at(int64_t panel, int64_t step) const {
+    return static_cast<const char*>(args_.panels) + (panel * blocks_.n_steps + step) * kStepBytes;
+  }
+
+  // All rows of a block times one panel's block of k. `slot` is the panel's place among the sums.
+  void run_panel(Range rows, Range steps, int64_t panel, int64_t slot, const char* next) {
+    const int64_t n_rows = rows.size();
+    const int64_t n_tiles = ceil_div(n_rows, blocks_.kernels->tile_rows);
+    const int64_t n_parts = kPanelColumns / blocks_.kernels->tile_columns;
+    const bool is_first = steps.begin == 0;
+    const bool is_last = steps.end == blocks_.n_steps;
+    const bool keep_sums = !is_first || !is_last;
+    const int64_t item = dtype_bytes(blocks_.row_dtype);
+    MicroArgs micro{};
+    micro.n_steps = steps.size();
+    micro.add = is_first ? 0 : 1;
+    micro.a_stride_bytes = blocks_.stage ? blocks_.staged_row_bytes() : args_.x_row_stride * item;
+    const char* x = static_cast<const char*>(args_.x) +
+                    (rows.begin * args_.x_row_stride + steps.begin * blocks_.k_per_step) * item;
+    const char* a = blocks_.stage ? staged_ : x;
+    const char* b = panel_at(panel, steps.begin);
+    // The tiles together fetch the next panel; a lone tile fetches ahead in its own.
+    const int64_t fetchers = n_tiles == 1 ? 1 : n_tiles * n_parts;
+    const int64_t lines = ceil_div(kLinesOfSteps, fetchers);
+    const char* prefetch = n_tiles == 1 ? b + kFetchAheadBytes : next;
+    for (int64_t tile = 0; tile < n_tiles; ++tile) {
+      const int64_t row = n_rows * tile / n_tiles;
+      const int64_t tile_rows = n_rows * (tile + 1) / n_tiles - row;
+      micro.a = a + row * micro.a_stride_bytes;
+      float* sums = sums_ + (keep_sums ? (slot * n_rows + row) * kPanelColumns : 0);
+      for (int64_t part = 0; part < n_parts; ++part) {
+        micro.b = b + part * blocks_.kernels->tile_columns * 4;
+        micro.sums = sums + part * blocks_.kernels->tile_columns;
+        micro.prefetch = prefetch;
+        micro.prefetch_lines = static_cast<int32_t>(prefetch == nullptr ? 0 : lines);
+        if (n_tiles == 1) prefetch = nullptr;
+        if (prefetch != nullptr) prefetch += lines * 64 * (steps.size() / kStepsAtOnce);
+        blocks_.kernels->micro[blocks_.body][tile_rows - 1](&micro);
+      }
+      if (is_last) finish(sums, rows.begin + row, tile_rows, panel);
+    }
+  }
+
+  void finish(const float* sums, int64_t row, int64_t n_rows, int64_t panel) {
+    const int64_t column = panel * kPanelColumns;
+    const int64_t item = dtype_bytes(args_.y_dtype);
+    const FinishArgs finish{
+        .sums = sums,
+        .n_rows = n_rows,
+        .n_columns = std::min(kPanelColumns, args_.n - column),
+        .bias = offset(args_.bias, column * dtype_bytes(args_.bias_dtype)),
+        .residual = offset(args_.residual, (row * args_.residual_row_stride + column) * item),
+        .y = static_cast<char*>(args_.y) + (row * args_.y_row_stride + column) * item,
+        .residual_row_stride = args_.residual_row_stride,
+        .y_row_stride = args_.y_row_stride,
+        .bias_dtype = static_cast<int32_t>(args_.bias_dtype),
+        .y_dtype = static_cast<int32_t>(args_.y_dtype),
+        .activation = static_cast<int32_t>(args_.activation),
+        .accumulate = args_.accumulate ? 1 : 0};
+    blocks_.kernels->finish(&finish);
+  }
+
+  static const void* offset(const void* p, int64_t bytes) {
+    return p == nullptr ? nullptr : static_cast<const char*>(p) + bytes;
+  }
+
+  const GemmProblem& problem_;
+  const GemmArgs& args_;
+  const Blocks blocks_;
+  char* const staged_;
+  float* const sums_;
+  const Range rows_;
+  const Range panels_;
+};
+
+// part `index` of `count` parts of [0, size)
+Range part_of(int64_t size, int64_t index, int64_t count) {
+  return {size * index / count, size * (index + 1) / count};
+}
+
+}  // namespace
+
+int64_t gemm_part_scratch_bytes(int64_t m, int64_t n, int64_t k) {
+  return stage_bytes(m, k) + sums_bytes(m, n);
+}
+
+void gemm_part(const GemmProblem& problem, Range rows, Range panels, char* scratch) {
+  if (!rows.empty() && !panels.empty()) Walk(problem, rows, panels, scratch).run();
+}
+
+void gemm_share(const Member& member, const GemmProblem& problem, char* scratch) {
+  const GemmArgs& args = problem.args;
+  const int64_t n_panels = ceil_div(args.n, kPanelColumns);
+  const int64_t n_threads = member.n_threads();
+  // Cutting the panels reads each weight once; cut rows too where that evens out the work.
+  constexpr double kWorthIt = 0.97;
+  int64_t row_parts = 1;
+  double least = static_cast<double>(args.m * ceil_div(n_panels, n_threads));
+  for (int64_t parts = 2; parts <= n_threads; ++parts) {
+    if (n_threads % parts != 0) continue;
+    const auto work =
+        static_cast<double>(ceil_div(args.m, parts) * ceil_div(n_panels, n_threads / parts));
+    if (work < least * kWorthIt) {
+      least = work;
+      row_parts = parts;
+    }
+  }
+  const int64_t panel_parts = n_threads / row_parts;
+  const int64_t thread = member.thread();
+  gemm_part(problem, part_of(args.m, thread / panel_parts, row_parts),
+            part_of(n_panels, thread % panel_parts, panel_parts),
+            scratch + thread * gemm_part_scratch_bytes(args.m, args.n, args.k));
+}
+
+int64_t gemm_scratch_bytes(const GemmArgs& args, int n_threads) {
+  return n_threads * gemm_part_scratch_bytes(args.m, args.n, args.k);
+}
+
+void gemm(Member& member, const GemmArgs& args) {
+  gemm_share(member, {.args = args}, static_cast<char*>(args.scratch));
+}
+
+void force_bf16_body(Bf16Body body) { forced_body.store(body, std::memory_order_relaxed); }
+
+}  // namespace shardwright::kernels

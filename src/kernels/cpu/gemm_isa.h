@@ -1,0 +1,82 @@
+// What gemm.cpp and the kernels of gemm.isa.cpp share: plain structs and a table per instruction
+// set. Only <cstdint> may be included here (see cmake/kernels.cmake).
+#pragma once
+
+#include <cstdint>
+
+namespace shardwright::kernels {
+
+// How a step multiplies. A step is one k of an f32 panel, two of a bf16 panel: 128 bytes of it.
+enum GemmBody : int32_t {
+  kBodyF32 = 0,    // f32 rows times an f32 panel
+  kBodyWiden = 1,  // f32 rows times a bf16 panel that is widened in registers
+  kBodyDot = 2,    // bf16 rows times a bf16 panel by the dot instruction
+};
+inline constexpr int32_t kGemmBodies = 3;
+inline constexpr int32_t kMaxTileRows = 14;  // 28 sums, 2 of the panel, 1 broadcast: 31 registers
+
+// sums[rows][columns of the micro kernel] (+)= a[rows][steps] * b[steps]
+struct MicroArgs {
+  const char* a;  // row r at a + r * a_stride_bytes; elements of the body's row type
+  int64_t a_stride_bytes;
+  const char* b;  // step s at b + s * 128
+  int64_t n_steps;
+  float* sums;             // row r at sums + r * 32
+  int32_t add;             // 0: sums start from zero
+  int32_t prefetch_lines;  // fetched into L2 for every 4 steps, from `prefetch` on
+  const char* prefetch;
+};
+
+// out[r][0 .. k_count) = x[r][...], converted, then zeros up to k_padded.
+struct StageArgs {
+  const void* x;
+  int32_t x_dtype;       // f32, bf16, f16: the number of its DType, as everywhere here
+  int32_t out_dtype;     // f32; or x_dtype
+  int64_t x_row_stride;  // all strides in elements
+  int64_t x_k_stride;
+  int64_t n_rows;
+  int64_t k_count;
+  int64_t k_padded;
+  void* out;
+  int64_t out_row_stride;
+};
+
+// y[rows][columns] = activation(sums + bias) + residual (+ y)
+struct FinishArgs {
+  const float* sums;  // row r at sums + r * 32
+  int64_t n_rows;
+  int64_t n_columns;  // 1..32
+  const void* bias;   // of these columns, or null
+  const void* residual;
+  void* y;
+  int64_t residual_row_stride;  // in elements of y
+  int64_t y_row_stride;
+  int32_t bias_dtype;
+  int32_t y_dtype;
+  int32_t activation;  // the numbers of Activation
+  int32_t accumulate;
+};
+
+struct GemmKernels {
+  int32_t tile_rows;     // the most rows of a micro kernel
+  int32_t tile_columns;  // 32, or a divisor of it
+  // [body][rows - 1]; null where the instruction set has no such body.
+  void (*micro[kGemmBodies][kMaxTileRows])(const MicroArgs*);
+  void (*stage)(const StageArgs*);
+  void (*finish)(const FinishArgs*);
+};
+
+namespace portable {
+extern const GemmKernels gemm_kernels;
+}
+namespace avx2 {
+extern const GemmKernels gemm_kernels;
+}
+namespace avx512 {
+extern const GemmKernels gemm_kernels;
+}
+namespace avx512bf16 {
+extern const GemmKernels gemm_kernels;
+}
+
+}  // namespace shardwright::kernels

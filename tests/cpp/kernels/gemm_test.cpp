@@ -1,0 +1,399 @@
+// gemm and matmul against plain loops: every instruction set, dtype, body and ragged shape.
+#include "kernels/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "base/checked.h"
+#include "kernels/cpu/isa.h"
+
+namespace shardwright::kernels {
+namespace {
+
+constexpr DType kDtypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+
+// A buffer of one of the three dtypes, 64-byte aligned, read and written as floats.
+class Buffer {
+ public:
+  Buffer(DType dtype, int64_t count)
+      : dtype_(dtype), lines_(static_cast<size_t>(ceil_div(count * dtype_bytes(dtype), 64))) {}
+  void* data() { return lines_.data(); }
+  DType dtype() const { return dtype_; }
+  float get(int64_t i) {
+    if (dtype_ == DType::kF32) return static_cast<float*>(data())[i];
+    const uint16_t bits = static_cast<uint16_t*>(data())[i];
+    return dtype_ == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  }
+  void set(int64_t i, float value) {
+    if (dtype_ == DType::kF32)
+      static_cast<float*>(data())[i] = value;
+    else
+      static_cast<uint16_t*>(data())[i] =
+          dtype_ == DType::kBF16 ? f32_to_bf16(value) : f32_to_f16(value);
+  }
+
+ private:
+  DType dtype_;
+  struct alignas(64) Line {
+    char bytes[64] = {};
+  };
+  std::vector<Line> lines_;
+};
+
+// Fills [rows, columns] of a buffer with rows `stride` apart; what lies between is NaN, so that a
+// kernel that reads it is found out.
+template <typename Draw>
+Buffer matrix(DType dtype, int64_t rows, int64_t columns, int64_t stride, Draw draw) {
+  Buffer buffer(dtype, rows * stride);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < stride; ++c)
+      buffer.set(r * stride + c, c < columns ? draw() : std::nanf(""));
+  return buffer;
+}
+
+struct Case {
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  DType x = DType::kF32;
+  DType w = DType::kF32;
+  DType y = DType::kF32;
+  bool bias = false;
+  bool residual = false;
+  bool accumulate = false;
+  Activation activation = Activation::kNone;
+
+  std::string text() const {
+    std::string s =
+        "m=" + std::to_string(m) + " n=" + std::to_string(n) + " k=" + std::to_string(k);
+    for (const DType d : {x, w, y}) s += " " + std::string(dtype_name(d));
+    return s + (bias ? " bias" : "") + (residual ? " residual" : "") +
+           (accumulate ? " accumulate" : "") + " activation " +
+           std::to_string(static_cast<int>(activation)) + " " + std::string(isa_name(active_isa()));
+  }
+};
+
+double activate(double v, Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return v > 0 ? v : 0;
+    case Activation::kGelu:
+      return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0)));
+    case Activation::kGeluTanh:
+      return 0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+    case Activation::kSilu:
+      return v / (1 + std::exp(-v));
+    default:
+      return v;
+  }
+}
+
+// Runs one case; `relative` is the tolerance against sums of magnitudes, 0 = exact.
+template <typename Draw>
+void check_case(Team& team, const Case& c, double relative, Draw draw) {
+  const int64_t x_stride = c.k + 3;
+  const int64_t y_stride = c.n + 5;
+  Buffer x = matrix(c.x, c.m, c.k, x_stride, draw);
+  Buffer w = matrix(c.w, c.n, c.k, c.k, draw);
+  Buffer bias = matrix(c.w, 1, c.n, c.n, draw);
+  Buffer residual = matrix(c.y, c.m, c.n, y_stride, draw);
+  Buffer y = matrix(c.y, c.m, c.n, y_stride, draw);
+  Buffer y_before = y;
+  const DType panels_dtype = panel_dtype(c.w);
+  Buffer panels(DType::kF32, panel_bytes(panels_dtype, c.n, c.k) / 4);
+  GemmArgs args{.m = c.m,
+                .n = c.n,
+                .k = c.k,
+                .x = x.data(),
+                .x_dtype = c.x,
+                .x_row_stride = x_stride,
+                .panels = panels.data(),
+                .panels_dtype = panels_dtype,
+                .y = y.data(),
+                .y_dtype = c.y,
+                .y_row_stride = y_stride,
+                .bias = c.bias ? bias.data() : nullptr,
+                .bias_dtype = c.w,
+                .residual = c.residual ? residual.data() : nullptr,
+                .residual_row_stride = y_stride,
+                .activation = c.activation,
+                .accumulate = c.accumulate};
+  Buffer scratch(DType::kF32, gemm_scratch_bytes(args, team.n_threads()) / 4);
+  args.scratch = scratch.data();
+  team.run([&](Member& member) {
+    pack_panels(member, {.n = c.n,
+                         .k = c.k,
+                         .w = w.data(),
+                         .w_dtype = c.w,
+                         .stride_n = c.k,
+                         .stride_k = 1,
+                         .panels = panels.data(),
+                         .panels_dtype = panels_dtype});
+    member.barrier();
+    gemm(member, args);
+  });
+  const double y_rounding = relative == 0         ? 0
+                            : c.y == DType::kF32  ? 0
+                            : c.y == DType::kBF16 ? 4e-3
+                                                  : 5e-4;
+  for (int64_t i = 0; i < c.m; ++i)
+    for (int64_t j = 0; j < c.n; ++j) {
+      double sum = 0;
+      double magnitude = 1;
+      for (int64_t l = 0; l < c.k; ++l) {
+        const double product = double{x.get(i * x_stride + l)} * w.get(j * c.k + l);
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      double want = activate(sum + (c.bias ? bias.get(j) : 0), c.activation);
+      if (c.residual) want += residual.get(i * y_stride + j);
+      if (c.accumulate) want += y_before.get(i * y_stride + j);
+      const double got = y.get(i * y_stride + j);
+      const double tolerance = relative * magnitude + y_rounding * std::abs(want);
+      ASSERT_LE(std::abs(got - want), tolerance)
+          << c.text() << " threads " << team.n_threads() << " at " << i << ", " << j << ": " << got
+          << " instead of " << want;
+    }
+  for (int64_t i = 0; i < c.m; ++i)
+    for (int64_t j = c.n; j < y_stride; ++j)
+      ASSERT_TRUE(std::isnan(y.get(i * y_stride + j))) << c.text() << " wrote beyond a row";
+}
+
+// All sums stay below 2^8 (bf16) in magnitude where k is small, 2^24 (f32) always.
+auto small_integers(std::mt19937& random) {
+  return [&random] { return static_cast<float>(static_cast<int>(random() % 3) - 1); };
+}
+auto normal(std::mt19937& random) {
+  return [&random, d = std::normal_distribution<float>(0, 1)]() mutable { return d(random); };
+}
+
+// Runs f under every instruction set and, where it has both, with both ways to multiply bf16.
+template <typename F>
+void for_every_isa(F f) {
+  for (const Isa isa : available_isas()) {
+    force_isa(isa);
+    force_bf16_body(Bf16Body::kWiden);
+    f();
+    if (isa == Isa::kAvx512Bf16) {
+      force_bf16_body(Bf16Body::kDot);
+      f();
+    }
+  }
+  force_bf16_body(Bf16Body::kMeasured);
+  force_isa(std::nullopt);
+}
+
+TEST(Gemm, IsExactOnSmallIntegersInEveryRaggedShape) {
+  std::mt19937 random(1);
+  Team teams[] = {Team(1), Team(2), Team(3)};
+  for_every_isa([&] {
+    int turn = 0;  // walks through teams and dtypes, so that the shapes meet them all
+    for (const int64_t n : {1, 31, 33, 70})
+      for (const int64_t k : {0, 1, 7, 131})
+        for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 129}) {
+          ++turn;
+          for (const DType w : {DType::kF32, DType::kBF16})
+            check_case(teams[turn % 3],
+                       {.m = m,
+                        .n = n,
+                        .k = k,
+                        .x = kDtypes[turn % 2],
+                        .w = w,
+                        .y = kDtypes[turn / 2 % 3],
+                        .bias = turn % 3 == 1,
+                        .residual = turn % 5 == 1,
+                        .accumulate = turn % 7 == 1},
+                       0, small_integers(random));
+          if (testing::Test::HasFatalFailure()) return;
+        }
+  });
+}
+
+TEST(Gemm, TakesAllDtypesInAllCombinations) {
+  std::mt19937 random(2);
+  Team team(2);
+  for_every_isa([&] {
+    for (const DType x : kDtypes)
+      for (const DType w : kDtypes)
+        for (const DType y : kDtypes)
+          check_case(team, {.m = 20, .n = 70, .k = 67, .x = x, .w = w, .y = y, .bias = true}, 2e-6,
+                     normal(random));
+  });
+}
+
+TEST(Gemm, CutsLargeProblemsIntoBlocksOfAllDims) {
+  std::mt19937 random(3);
+  Team team(2);
+  force_isa(available_isas().back());
+  for (const Bf16Body body : {Bf16Body::kWiden, Bf16Body::kDot}) {
+    force_bf16_body(body);
+    for (const DType x : {DType::kF32, DType::kBF16})
+      for (const DType w : {DType::kF32, DType::kBF16}) {
+        check_case(team, {.m = 130, .n = 65, .k = 9001, .x = x, .w = w, .accumulate = true}, 0,
+                   small_integers(random));
+        check_case(team, {.m = 3, .n = 40, .k = 60001, .x = x, .w = w, .bias = true}, 0,
+                   small_integers(random));
+        check_case(team, {.m = 1500, .n = 33, .k = 300, .x = x, .w = w}, 0, small_integers(random));
+      }
+  }
+  force_bf16_body(Bf16Body::kMeasured);
+  force_isa(std::nullopt);
+}
+
+TEST(Gemm, AppliesActivations) {
+  std::mt19937 random(4);
+  Team team(2);
+  for_every_isa([&] {
+    for (const Activation activation :
+         {Activation::kRelu, Activation::kGelu, Activation::kGeluTanh, Activation::kSilu})
+      check_case(
+          team,
+          {.m = 15, .n = 45, .k = 40, .bias = true, .residual = true, .activation = activation},
+          1e-6, normal(random));
+  });
+}
+
+TEST(Gemm, MeasuredBodyIsExactToo) {
+  std::mt19937 random(5);
+  Team team(2);
+  check_case(team, {.m = 33, .n = 70, .k = 64, .x = DType::kBF16, .w = DType::kBF16}, 0,
+             small_integers(random));
+}
+
+TEST(Panels, GiveBackTheirRowsAndTheWhole) {
+  std::mt19937 random(6);
+  Team team(2);
+  for (const DType dtype : kDtypes)
+    for (const int64_t n : {1, 32, 70})
+      for (const int64_t k : {1, 16, 37}) {
+        Buffer w = matrix(dtype, n, k, k, normal(random));
+        const DType panels_dtype = panel_dtype(dtype);
+        Buffer panels(DType::kF32, panel_bytes(panels_dtype, n, k) / 4);
+        Buffer back(dtype, n * k);
+        Buffer row(DType::kF32, k);
+        team.run([&](Member& member) {
+          pack_panels(member, {.n = n,
+                               .k = k,
+                               .w = w.data(),
+                               .w_dtype = dtype,
+                               .stride_n = k,
+                               .stride_k = 1,
+                               .panels = panels.data(),
+                               .panels_dtype = panels_dtype});
+          member.barrier();
+          unpack_panels(member, panels_dtype, panels.data(), n, k, back.data(), dtype);
+        });
+        for (int64_t i = 0; i < n * k; ++i) ASSERT_EQ(back.get(i), w.get(i));
+        read_panel_row(panels_dtype, panels.data(), k, n - 1, row.data(), DType::kF32);
+        for (int64_t i = 0; i < k; ++i) ASSERT_EQ(row.get(i), w.get((n - 1) * k + i));
+      }
+}
+
+TEST(Panels, PackATransposedWeightToTheSameBytes) {
+  std::mt19937 random(7);
+  Team team(1);
+  for (const DType panels_dtype : {DType::kF32, DType::kBF16}) {
+    const int64_t n = 45;
+    const int64_t k = 39;
+    Buffer w = matrix(panels_dtype, n, k, k, normal(random));
+    Buffer transposed(panels_dtype, n * k);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < k; ++j) transposed.set(j * n + i, w.get(i * k + j));
+    const int64_t bytes = panel_bytes(panels_dtype, n, k);
+    Buffer a(DType::kF32, bytes / 4);
+    Buffer b(DType::kF32, bytes / 4);
+    team.run([&](Member& member) {
+      pack_panels(member, {.n = n,
+                           .k = k,
+                           .w = w.data(),
+                           .w_dtype = panels_dtype,
+                           .stride_n = k,
+                           .stride_k = 1,
+                           .panels = a.data(),
+                           .panels_dtype = panels_dtype});
+      pack_panels(member, {.n = n,
+                           .k = k,
+                           .w = transposed.data(),
+                           .w_dtype = panels_dtype,
+                           .stride_n = 1,
+                           .stride_k = n,
+                           .panels = b.data(),
+                           .panels_dtype = panels_dtype});
+    });
+    EXPECT_EQ(std::memcmp(a.data(), b.data(), static_cast<size_t>(bytes)), 0);
+  }
+}
+
+struct MatmulCase {
+  int64_t batch0, batch1, m, n, k;
+  DType a, b, y;
+  bool a_transposed, b_transposed, b_shared;
+};
+
+void check_matmul(Team& team, const MatmulCase& c, std::mt19937& random) {
+  const int64_t count = c.batch0 * c.batch1;
+  Buffer a = matrix(c.a, count, c.m * c.k, c.m * c.k, small_integers(random));
+  Buffer b = matrix(c.b, count, c.k * c.n, c.k * c.n, small_integers(random));
+  Buffer y(c.y, count * c.m * c.n);
+  // y is laid out [batch1, batch0]: the batch strides must be taken, not guessed.
+  MatmulArgs args{.batch = {c.batch0, c.batch1},
+                  .m = c.m,
+                  .n = c.n,
+                  .k = c.k,
+                  .a = {.data = a.data(),
+                        .dtype = c.a,
+                        .stride_batch = {c.batch1 * c.m * c.k, c.m * c.k},
+                        .stride_row = c.a_transposed ? 1 : c.k,
+                        .stride_column = c.a_transposed ? c.m : 1},
+                  .b = {.data = b.data(),
+                        .dtype = c.b,
+                        .stride_batch = {c.b_shared ? 0 : c.batch1 * c.k * c.n, c.k * c.n},
+                        .stride_row = c.b_transposed ? 1 : c.n,
+                        .stride_column = c.b_transposed ? c.k : 1},
+                  .y = y.data(),
+                  .y_dtype = c.y,
+                  .y_stride_batch = {c.m * c.n, c.batch0 * c.m * c.n},
+                  .y_row_stride = c.n};
+  Buffer scratch(DType::kF32, matmul_scratch_bytes(args, team.n_threads()) / 4);
+  args.scratch = scratch.data();
+  team.run([&](Member& member) { matmul(member, args); });
+  for (int64_t i0 = 0; i0 < c.batch0; ++i0)
+    for (int64_t i1 = 0; i1 < c.batch1; ++i1)
+      for (int64_t i = 0; i < c.m; ++i)
+        for (int64_t j = 0; j < c.n; ++j) {
+          float want = 0;
+          for (int64_t l = 0; l < c.k; ++l)
+            want += a.get(i0 * args.a.stride_batch[0] + i1 * args.a.stride_batch[1] +
+                          i * args.a.stride_row + l * args.a.stride_column) *
+                    b.get(i0 * args.b.stride_batch[0] + i1 * args.b.stride_batch[1] +
+                          l * args.b.stride_row + j * args.b.stride_column);
+          ASSERT_EQ(y.get((i1 * c.batch0 + i0) * c.m * c.n + i * c.n + j), want)
+              << "m=" << c.m << " n=" << c.n << " k=" << c.k << " batch " << count << " threads "
+              << team.n_threads() << " at " << i << ", " << j;
+        }
+}
+
+TEST(Matmul, IsExactForAnyLayoutBatchAndTeam) {
+  std::mt19937 random(8);
+  Team teams[] = {Team(1), Team(2), Team(3)};
+  for_every_isa([&] {
+    int turn = 0;
+    for (const int64_t batch : {1, 2, 5})
+      for (const int64_t m : {1, 16, 37})
+        for (const int64_t n : {5, 64})
+          for (const int64_t k : {3, 50}) {
+            ++turn;
+            check_matmul(teams[turn % 3],
+                         {batch, turn % 2 + 1, m, n, k, kDtypes[turn % 3], kDtypes[turn / 3 % 3],
+                          kDtypes[turn / 9 % 3], turn % 4 == 1, turn % 3 == 1, turn % 5 == 1},
+                         random);
+          }
+  });
+}
+
+}  // namespace
+}  // namespace shardwright::kernels
