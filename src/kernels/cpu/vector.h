@@ -106,8 +106,18 @@ inline void store(typename StorageOf<kStorage>::Type* p, F value) {
 // The first n < kLanes elements from p on; the other lanes are `rest`.
 template <int kStorage>
 inline F load_part(const typename StorageOf<kStorage>::Type* p, int64_t n, float rest = 0) {
+#if SHARDWRIGHT_ISA_LEVEL >= 2
+  const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+  if constexpr (kStorage == kStoreF32) {
+    return (F)_mm512_mask_loadu_ps((__m512)splat(rest), mask, p);
+  } else if constexpr (kStorage == kStoreBF16 || kStorage == kStoreF16) {
+    const H bits = (H)_mm256_maskz_loadu_epi16(mask, p);
+    const F value = kStorage == kStoreBF16 ? from_bf16(bits) : from_f16(bits);
+    return (F)_mm512_mask_blend_ps(mask, (__m512)splat(rest), (__m512)value);
+  }
+#endif
   typename StorageOf<kStorage>::Type buffer[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+  __builtin_memcpy(buffer, p, static_cast<uint64_t>(n) * sizeof(buffer[0]));
   const F value = load<kStorage>(buffer);
   float lanes[kLanes];
   storeu(lanes, value);
@@ -116,9 +126,18 @@ inline F load_part(const typename StorageOf<kStorage>::Type* p, int64_t n, float
 }
 template <int kStorage>
 inline void store_part(typename StorageOf<kStorage>::Type* p, int64_t n, F value) {
+#if SHARDWRIGHT_ISA_LEVEL >= 2
+  const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+  if constexpr (kStorage == kStoreF32) {
+    return _mm512_mask_storeu_ps(p, mask, (__m512)value);
+  } else if constexpr (kStorage == kStoreBF16 || kStorage == kStoreF16) {
+    const H bits = kStorage == kStoreBF16 ? to_bf16(value) : to_f16(value);
+    return _mm256_mask_storeu_epi16(p, mask, (__m256i)bits);
+  }
+#endif
   typename StorageOf<kStorage>::Type buffer[kLanes];
   store<kStorage>(buffer, value);
-  for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+  __builtin_memcpy(p, buffer, static_cast<uint64_t>(n) * sizeof(buffer[0]));
 }
 
 // The value as it would be after a store and a load.
@@ -152,6 +171,56 @@ inline float max_lanes(F v) {
   for (int i = 1; i < kLanes; ++i)
     best = (lanes[i] > best || lanes[i] != lanes[i]) ? lanes[i] : best;
   return best;
+}
+
+// Exchanges the off-diagonal blocks of kStep x kStep of rows[0 .. kLanes), seen as a matrix.
+template <int kStep>
+inline void exchange_blocks(F* rows) {
+  I upper;
+  I lower;
+  for (int l = 0; l < kLanes; ++l) {
+    upper[l] = (l & kStep) != 0 ? kLanes + l - kStep : l;
+    lower[l] = (l & kStep) != 0 ? kLanes + l : l + kStep;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & kStep) != 0) continue;
+    const F a = rows[i];
+    const F b = rows[i + kStep];
+    rows[i] = __builtin_shuffle(a, b, upper);
+    rows[i + kStep] = __builtin_shuffle(a, b, lower);
+  }
+}
+// rows[i][j] <-> rows[j][i]
+inline void transpose(F* rows) {
+  if constexpr (kLanes > 8) exchange_blocks<8>(rows);
+  if constexpr (kLanes > 4) exchange_blocks<4>(rows);
+  exchange_blocks<2>(rows);
+  exchange_blocks<1>(rows);
+}
+
+// Lane l of the result: the sum over rows[l]. The rows are overwritten.
+template <int kStep>
+inline void add_neighbours(F* rows, int count) {
+  I straight;
+  I crossed;
+  for (int l = 0; l < kLanes; ++l) {
+    straight[l] = (l & kStep) != 0 ? kLanes + l : l;
+    crossed[l] = (l & kStep) != 0 ? kLanes + l - kStep : l + kStep;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < count / 2; ++i) {
+    const F a = rows[2 * i];
+    const F b = rows[2 * i + 1];
+    rows[i] = __builtin_shuffle(a, b, straight) + __builtin_shuffle(a, b, crossed);
+  }
+}
+inline F sums_of_rows(F* rows) {
+  add_neighbours<1>(rows, kLanes);
+  add_neighbours<2>(rows, kLanes / 2);
+  if constexpr (kLanes > 4) add_neighbours<4>(rows, kLanes / 4);
+  if constexpr (kLanes > 8) add_neighbours<8>(rows, kLanes / 8);
+  return rows[0];
 }
 
 inline F abs_of(F x) { return (F)((U)x & 0x7fffffffU); }
