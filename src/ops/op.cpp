@@ -114,16 +114,6 @@ std::optional<DType> promote_all(OperandTypes operands, bool scalars) {
   return result;
 }
 
-// PyTorch's result_type: operands without dimensions count only where they are of a higher category
-// (bool < integer < float) than those with dimensions.
-DType promoted_dtype(OperandTypes operands) {
-  const auto with_dims = promote_all(operands, false);
-  const auto scalars = promote_all(operands, true);
-  if (!with_dims) return scalars.value_or(DType::kF32);
-  if (!scalars || category(*with_dims) >= category(*scalars)) return *with_dims;
-  return promote(*with_dims, *scalars);
-}
-
 // "f32[2, 3]" -> its type; "< 10" behind it -> below.
 TensorType parse_sample_type(std::string_view text, int64_t* below) {
   const size_t bracket = text.find('[');
@@ -210,6 +200,16 @@ Rule rule_of(const OpDef& op, const Attrs& attrs, OperandTypes operands) {
     if (error.code() == ErrorCode::kBug) throw;
     throw error.within(op.name);
   }
+}
+
+// PyTorch's result_type: operands without dimensions count only where they are of a higher category
+// (bool < integer < float) than those with dimensions.
+DType promoted_dtype(OperandTypes operands) {
+  const auto with_dims = promote_all(operands, false);
+  const auto scalars = promote_all(operands, true);
+  if (!with_dims) return scalars.value_or(DType::kF32);
+  if (!scalars || category(*with_dims) >= category(*scalars)) return *with_dims;
+  return promote(*with_dims, *scalars);
 }
 
 std::vector<TensorType> infer_types(const OpDef& op, const Attrs& attrs, OperandTypes operands) {

@@ -13,6 +13,10 @@
 #include "ops/reference.h"
 #include "ops/rule.h"
 
+namespace shardwright::kernels {
+enum class TileCode : uint8_t;  // kernels/cpu/tile.h
+}
+
 namespace shardwright::ops {
 
 using OperandTypes = std::span<const std::optional<TensorType>>;  // nullopt: absent
@@ -50,8 +54,9 @@ struct OpDef {
   std::vector<DType> (*result_dtypes)(const Attrs&, OperandTypes) = nullptr;
   const char* gradient =
       nullptr;  // "dx = mul(dy, y); ..." in the expression language of passes/expression.h
-  // Not canonical: what it stands for, in the same language: "add(linear(x, weight), bias)". Empty
-  // result: it stays as it is.
+  // Not canonical: what it stands for, in the same language: "add(linear(x, weight, -), bias)"; one
+  // expression a result, separated by ";". "xs[0]" is the first of a list of tensors, a number a
+  // constant of no dimensions. Empty result: it stays as it is.
   const char* expansion = nullptr;
   std::string (*expansion_for)(const Attrs&, OperandTypes) = nullptr;
 
@@ -73,8 +78,10 @@ struct OpDef {
   bool in_place = false;
   // Multiply-adds count twice. null: one flop a result element.
   double (*flops)(const Attrs&, const Rule& rule) = nullptr;
-  bool elementwise =
-      false;  // reads and writes element by element (with broadcasting): may join a fused group
+  // Reads and writes element by element, with broadcasting: may join a fused group. Its operation
+  // in the tile engine; the operands in order.
+  bool elementwise = false;
+  kernels::TileCode (*tile_code)(const Attrs&) = nullptr;
   std::vector<std::string_view> samples =
       {};  // "x: f32[3, 5, 8], dim=-1"; integers: "ids: i64[4] < 10"
 };
@@ -117,6 +124,8 @@ std::string rule_text(const OpDef& op, const Attrs& attrs, OperandTypes operands
 Rule rule_of(const OpDef& op, const Attrs& attrs, OperandTypes operands);
 // Result types from rule and dtypes. Throws Error(kUsage) where operands don't fit.
 std::vector<TensorType> infer_types(const OpDef& op, const Attrs& attrs, OperandTypes operands);
+// PyTorch's result_type of all operands that are there.
+DType promoted_dtype(OperandTypes operands);
 double flops_of(const OpDef& op, const Attrs& attrs, const Rule& rule);
 
 // For rare operators on small tensors: a kernel that runs `reference` on one thread.
