@@ -23,7 +23,7 @@ constexpr int64_t kSumsRowBytes = kPanelColumns * 4;  // of a row of sums
 constexpr int64_t kStepsAtOnce = 4;                   // for which a micro kernel prefetches
 constexpr int64_t kLinesOfSteps = kStepsAtOnce * kStepBytes / 64;
 // How far a lone tile fetches ahead: memory latency (100 ns) times the bandwidth of a core.
-constexpr int64_t kFetchAheadBytes = 4096;
+constexpr int64_t kFetchAheadBytes = 2048;
 // Scratch of a thread: bounds that hold on every machine, so that plans don't depend on it.
 constexpr int64_t kMaxStageBytes = 512 << 10;
 constexpr int64_t kMaxSumsBytes = 256 << 10;
@@ -45,13 +45,13 @@ const GemmKernels& active_kernels() {
 
 std::atomic<Bf16Body> forced_body{Bf16Body::kMeasured};
 
-// ns that a full tile takes in this body; best of several, about 20 us in all.
-double tile_ns(const GemmKernels& kernels, GemmBody body) {
+// ns that a row of a full tile takes in this body; best of several, about 20 us in all.
+double row_ns(const GemmKernels& kernels, GemmBody body) {
   constexpr int64_t kSteps = 64;
   alignas(64) static thread_local float x[kMaxTileRows * 2 * kSteps];
   alignas(64) static thread_local float panel[kSteps * kPanelColumns];
   alignas(64) static thread_local float sums[kMaxTileRows * kPanelColumns];
-  const auto rows = static_cast<size_t>(kernels.tile_rows);
+  const auto rows = static_cast<size_t>(kernels.tile_rows[body]);
   const MicroArgs args{.a = reinterpret_cast<const char*>(x),
                        .a_stride_bytes = 2 * kSteps * 4,
                        .b = reinterpret_cast<const char*>(panel),
@@ -67,7 +67,7 @@ double tile_ns(const GemmKernels& kernels, GemmBody body) {
     for (int i = 0; i < 4; ++i) kernels.micro[body][rows - 1](&args);
     best = std::min(best, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
   }
-  return best;
+  return best / static_cast<double>(rows);
 }
 
 GemmBody bf16_body(const GemmKernels& kernels) {
@@ -75,7 +75,7 @@ GemmBody bf16_body(const GemmKernels& kernels) {
   const Bf16Body forced = forced_body.load(std::memory_order_relaxed);
   if (forced != Bf16Body::kMeasured) return forced == Bf16Body::kDot ? kBodyDot : kBodyWiden;
   static const GemmBody measured =
-      tile_ns(kernels, kBodyDot) < tile_ns(kernels, kBodyWiden) ? kBodyDot : kBodyWiden;
+      row_ns(kernels, kBodyDot) < row_ns(kernels, kBodyWiden) ? kBodyDot : kBodyWiden;
   return measured;
 }
 
@@ -101,6 +101,7 @@ struct Blocks {
   int64_t rows = 0;     // of a block of m
   int64_t panels = 0;   // whose sums are kept from one block of k to the next
 
+  int64_t tile_rows() const { return kernels->tile_rows[body]; }
   int64_t row_bytes() const { return steps * k_per_step * dtype_bytes(row_dtype); }
   int64_t staged_row_bytes() const { return row_bytes() + kStagePadBytes; }
 };
@@ -125,7 +126,7 @@ Blocks choose_blocks(const GemmProblem& problem, int64_t rows, int64_t panels) {
   const GemmArgs& args = problem.args;
   Blocks blocks = choose_body(problem, rows);
   const auto l2 = static_cast<double>(l2_cache_bytes());
-  const int64_t tile_rows = blocks.kernels->tile_rows;
+  const int64_t tile_rows = blocks.tile_rows();
   const int64_t stage_limit = stage_bytes(args.m, args.k);
 
   // A single tile reads each panel once: nothing to keep in L2, no reason to cut k.
@@ -214,7 +215,7 @@ class Walk {
   // All rows of a block times one panel's block of k. `slot` is the panel's place among the sums.
   void run_panel(Range rows, Range steps, int64_t panel, int64_t slot, const char* next) {
     const int64_t n_rows = rows.size();
-    const int64_t n_tiles = ceil_div(n_rows, blocks_.kernels->tile_rows);
+    const int64_t n_tiles = ceil_div(n_rows, blocks_.tile_rows());
     const int64_t n_parts = kPanelColumns / blocks_.kernels->tile_columns;
     const bool is_first = steps.begin == 0;
     const bool is_last = steps.end == blocks_.n_steps;

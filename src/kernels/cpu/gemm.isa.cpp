@@ -7,8 +7,9 @@ namespace shardwright::kernels::SHARDWRIGHT_ISA_NAMESPACE {
 namespace {
 
 // Sums of rows x 2 vectors, 2 vectors of the panel and a broadcast fill the registers: 14 rows
-// with the 32 of AVX-512, 6 with the 16 below.
+// with the 32 of AVX-512, 6 with the 16 below. Widening needs a few registers of its own.
 constexpr int kTileRows = SHARDWRIGHT_ISA_LEVEL >= 2 ? kMaxTileRows : 6;
+constexpr int kWidenTileRows = SHARDWRIGHT_ISA_LEVEL >= 2 ? 12 : 6;
 constexpr int kPanel = 32;       // columns of a panel
 constexpr int kStepBytes = 128;  // of a panel
 constexpr int kStepsAtOnce = 4;  // unrolled: pointers advance once in 4 steps
@@ -230,13 +231,13 @@ constexpr void fill_body(GemmKernels& table) {
 }
 
 constexpr GemmKernels make_table() {
-  GemmKernels table{.tile_rows = kTileRows,
+  GemmKernels table{.tile_rows = {kTileRows, kWidenTileRows, kTileRows},
                     .tile_columns = 2 * kLanes,
                     .micro = {},
                     .stage = stage,
                     .finish = finish};
   fill_body<kBodyF32, kTileRows>(table);
-  fill_body<kBodyWiden, kTileRows>(table);
+  fill_body<kBodyWiden, kWidenTileRows>(table);
 #if SHARDWRIGHT_ISA_LEVEL >= 3
   fill_body<kBodyDot, kTileRows>(table);
 #endif

@@ -58,8 +58,8 @@ struct FinishArgs {
 };
 
 struct GemmKernels {
-  int32_t tile_rows;     // the most rows of a micro kernel
-  int32_t tile_columns;  // 32, or a divisor of it
+  int32_t tile_rows[kGemmBodies];  // the most rows of a micro kernel
+  int32_t tile_columns;            // 32, or a divisor of it
   // [body][rows - 1]; null where the instruction set has no such body.
   void (*micro[kGemmBodies][kMaxTileRows])(const MicroArgs*);
   void (*stage)(const StageArgs*);
