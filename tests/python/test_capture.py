@@ -1,4 +1,5 @@
-# Capture: core form, the module's own results, the same bytes each time, and the models that must be refused.
+# Capture: core form, the module's own results, the same bytes each time, and the models that must
+# be refused.
 import hashlib
 import json
 import subprocess
@@ -23,8 +24,11 @@ def by_name(name):
 
 
 def operators(program):
-    return Counter(str(node.target).removeprefix("aten.").split(".")[0]
-                   for node in program.graph.nodes if node.op == "call_function")
+    return Counter(
+        str(node.target).removeprefix("aten.").split(".")[0]
+        for node in program.graph.nodes
+        if node.op == "call_function"
+    )
 
 
 @pytest.mark.parametrize("entry", zoo.ZOO, ids=lambda entry: entry.name)
@@ -37,14 +41,22 @@ def test_captured_program_is_core_form_and_gives_the_module_s_result(entry):
     counts = operators(program)
     assert not {"_assert_tensor_metadata", "dropout", "contiguous", "detach", "to"} & counts.keys()
     attention = [node for node in program.graph.nodes if "scaled_dot_product" in str(node.target)]
-    masked = [node for node in attention if len(node.args) > 3 and node.args[3] is not None
-              or node.kwargs.get("attn_mask") is not None]
+    masked = [
+        node
+        for node in attention
+        if len(node.args) > 3
+        and node.args[3] is not None
+        or node.kwargs.get("attn_mask") is not None
+    ]
     assert len(attention) == (0 if entry.name == "mlp" else 2)
     assert len(masked) == WITH_MASK.get(entry.name, 0)
     assert sum(True in node.args or node.kwargs.get("is_causal", False) for node in attention) == (
-        0 if entry.name in WITHOUT_CAUSAL else 2 - len(masked))
+        0 if entry.name in WITHOUT_CAUSAL else 2 - len(masked)
+    )
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(**inputs)[entry.output], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            program.module()(**inputs)[entry.output], expected, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_inputs_outputs_and_parameters_keep_the_user_s_names():
@@ -53,14 +65,20 @@ def test_inputs_outputs_and_parameters_keep_the_user_s_names():
     program = capture.capture_forward(model, entry.inputs())
     signature = program.graph_signature
     assert signature.user_inputs == ("input_ids",) and signature.user_outputs == ("logits",)
-    assert set(signature.inputs_to_parameters.values()) <= {name for name, _ in model.named_parameters(
-        remove_duplicate=False)}
+    assert set(signature.inputs_to_parameters.values()) <= {
+        name for name, _ in model.named_parameters(remove_duplicate=False)
+    }
     assert "forward" not in vars(model) and model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("outputs, names", [
-    (lambda x: x + 1, ("output_0",)), (lambda x: (x + 1, x * 2), ("output_0", "output_1")),
-    (lambda x: {"a": x + 1, "b": {"c": x * 2}}, ("a", "b_c"))])
+@pytest.mark.parametrize(
+    "outputs, names",
+    [
+        (lambda x: x + 1, ("output_0",)),
+        (lambda x: (x + 1, x * 2), ("output_0", "output_1")),
+        (lambda x: {"a": x + 1, "b": {"c": x * 2}}, ("a", "b_c")),
+    ],
+)
 def test_output_names(outputs, names):
     class Module(torch.nn.Module):
         def forward(self, x):
@@ -81,7 +99,9 @@ def test_padding_mask_is_not_lost():
     program = capture.capture_forward(model, inputs)
     inputs["attention_mask"][0, :5] = 0
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(**inputs)["logits"], model(**inputs).logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            program.module()(**inputs)["logits"], model(**inputs).logits, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_training_mode_is_restored():
@@ -91,7 +111,7 @@ def test_training_mode_is_restored():
     assert module.training and module[0].training and not module[1].training
 
 
-# --- files ---------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------
 
 SAVE_IN_ANOTHER_PROCESS = """
 import sys
@@ -114,29 +134,44 @@ def test_saving_twice_gives_the_same_bytes_in_another_process_too(name, tmp_path
     for path in paths[:2]:
         capture.save(capture.capture_forward(entry.model(), entry.inputs()), path)
     paths[2].parent.mkdir()
-    subprocess.run([sys.executable, "-c", SAVE_IN_ANOTHER_PROCESS, zoo.__file__.rsplit("/", 1)[0], name, paths[2]],
-                   check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            SAVE_IN_ANOTHER_PROCESS,
+            zoo.__file__.rsplit("/", 1)[0],
+            name,
+            paths[2],
+        ],
+        check=True,
+    )
     assert len({sha256(path) for path in paths}) == 1
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
 def test_file_holds_no_absolute_path_and_no_inputs(tmp_path):
     entry = by_name("llama_6_2")
-    path = capture.save(capture.capture_forward(entry.model(), entry.inputs()), tmp_path / "model.pt2")
+    path = capture.save(
+        capture.capture_forward(entry.model(), entry.inputs()), tmp_path / "model.pt2"
+    )
     with zipfile.ZipFile(path) as archive:
         text = archive.read("model/models/model.json").decode()
         assert archive.getinfo("model/data/sample_inputs/model.pt").file_size == 0
     nodes = json.loads(text)["graph_module"]["graph"]["nodes"]
-    traces = [node["metadata"]["stack_trace"] for node in nodes if "stack_trace" in node["metadata"]]
+    traces = [
+        node["metadata"]["stack_trace"] for node in nodes if "stack_trace" in node["metadata"]
+    ]
     assert len(traces) > 100 and not any('"/' in trace or "\n" in trace for trace in traces)
 
 
 def test_wrong_file_name():
-    with pytest.raises(ShardwrightError, match=r"'model.zip' must end in .pt2, for example 'model.pt2'"):
+    with pytest.raises(
+        ShardwrightError, match=r"'model.zip' must end in .pt2, for example 'model.pt2'"
+    ):
         capture.save({}, "model.zip")
 
 
-# --- precision -----------------------------------------------------------------------------------------------------
+# --- precision ----------------------------------------------------------------------------------
 
 
 def test_bf16_keeps_inverse_frequencies_in_f32():
@@ -144,15 +179,17 @@ def test_bf16_keeps_inverse_frequencies_in_f32():
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     program = capture.capture_forward(model, zoo.tokens())
-    assert operators(program)["_to_copy"] == 13                         # two a norm, and rope's
+    assert operators(program)["_to_copy"] == 13  # two a norm, and rope's
 
 
 def test_unknown_precision():
-    with pytest.raises(ShardwrightError, match="precision 'f8' can't be captured; give f32 or bf16"):
+    with pytest.raises(
+        ShardwrightError, match="precision 'f8' can't be captured; give f32 or bf16"
+    ):
         capture.dtype_of("f8")
 
 
-# --- what must be refused ------------------------------------------------------------------------------------------
+# --- what must be refused -----------------------------------------------------------------------
 
 
 def gemma2(**options):
@@ -160,7 +197,9 @@ def gemma2(**options):
 
 
 def test_soft_cap_is_refused():
-    with pytest.raises(ShardwrightError, match='Gemma2Attention uses softcap.*attn_implementation="eager"') as raised:
+    with pytest.raises(
+        ShardwrightError, match='Gemma2Attention uses softcap.*attn_implementation="eager"'
+    ) as raised:
         capture.capture_forward(gemma2(), zoo.tokens())
     assert raised.value.code == 3
 
@@ -168,18 +207,24 @@ def test_soft_cap_is_refused():
 def test_soft_cap_works_with_eager_attention():
     model, inputs = gemma2(attn_implementation="eager").eval(), zoo.tokens()
     program = capture.capture_forward(model, inputs)
-    assert operators(program)["tanh"] == 3 and operators(program)["scaled_dot_product_attention"] == 0
+    assert (
+        operators(program)["tanh"] == 3 and operators(program)["scaled_dot_product_attention"] == 0
+    )
     with torch.no_grad():
-        torch.testing.assert_close(program.module()(**inputs)["logits"], model(**inputs).logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            program.module()(**inputs)["logits"], model(**inputs).logits, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_positions_without_mask_are_refused():
     with pytest.raises(ShardwrightError, match="may mean packed sequences"):
-        capture.capture_forward(by_name("llama_6_2").model(), {
-            **zoo.tokens(), "position_ids": torch.arange(zoo.SEQ)[None].expand(zoo.BATCH, -1)})
+        capture.capture_forward(
+            by_name("llama_6_2").model(),
+            {**zoo.tokens(), "position_ids": torch.arange(zoo.SEQ)[None].expand(zoo.BATCH, -1)},
+        )
 
 
-# --- prefill and decode --------------------------------------------------------------------------------------------
+# --- prefill and decode -------------------------------------------------------------------------
 
 
 def test_prefill_and_decode_equal_the_model_without_a_cache():
@@ -188,21 +233,29 @@ def test_prefill_and_decode_equal_the_model_without_a_cache():
     assert not [name for name, _ in model.named_buffers() if name.startswith(("k0", "v0"))]
     modules = {name: program.module() for name, program in programs.items()}
     ids = zoo.tokens(2, length)["input_ids"]
-    used = 4                                                            # two rows of the prompt are filling
+    used = 4  # two rows of the prompt are filling
     with torch.no_grad():
         expected = model(ids).logits
-        first = modules["prefill"](input_ids=ids[:, :prompt], position=torch.arange(prompt), last=torch.tensor([used - 1]))
-        torch.testing.assert_close(first["logits"][:, 0], expected[:, used - 1], rtol=1e-4, atol=1e-5)
+        first = modules["prefill"](
+            input_ids=ids[:, :prompt], position=torch.arange(prompt), last=torch.tensor([used - 1])
+        )
+        torch.testing.assert_close(
+            first["logits"][:, 0], expected[:, used - 1], rtol=1e-4, atol=1e-5
+        )
         for name, buffer in modules["prefill"].named_buffers():
             if name.startswith(("k", "v")):
                 modules["decode"].get_buffer(name).copy_(buffer)
         for i in range(used, length):
-            logits = modules["decode"](input_ids=ids[:, i:i + 1], position=torch.tensor([i]))["logits"]
+            logits = modules["decode"](input_ids=ids[:, i : i + 1], position=torch.tensor([i]))[
+                "logits"
+            ]
             torch.testing.assert_close(logits[:, 0], expected[:, i], rtol=1e-4, atol=1e-5)
 
 
 def test_cache_buffers_take_no_room_in_the_file(tmp_path):
-    path = capture.save(huggingface.capture_generate(by_name("llama_9_3").model(), 1, 32), tmp_path / "g.pt2")
+    path = capture.save(
+        huggingface.capture_generate(by_name("llama_9_3").model(), 1, 32), tmp_path / "g.pt2"
+    )
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         config = json.loads(archive.read("g/data/constants/decode_constants_config.json"))["config"]
@@ -211,7 +264,7 @@ def test_cache_buffers_take_no_room_in_the_file(tmp_path):
     assert record.file_size == 4 and config["k0"]["tensor_meta"]["strides"] == [{"as_int": 0}] * 4
 
 
-# --- folders -------------------------------------------------------------------------------------------------------
+# --- folders ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -229,12 +282,23 @@ def test_folder_is_captured_from_the_command_line(llama_folder, tmp_path):
         torch.testing.assert_close(program.module()(**inputs)["logits"], model(**inputs).logits)
 
 
-@pytest.mark.parametrize("break_it, message", [
-    (lambda folder: folder.joinpath("config.json").unlink(), "has weights but no config.json"),
-    (lambda folder: folder.joinpath("config.json").write_text("{"), "config.json' is not JSON"),
-    (lambda folder: folder.joinpath("config.json").write_text('{"architectures": ["Nothing"]}'), r"\['Nothing'\]"),
-    (lambda folder: folder.joinpath("model.safetensors").unlink(), "no safetensors file and 0 GGUF files"),
-])
+@pytest.mark.parametrize(
+    "break_it, message",
+    [
+        (lambda folder: folder.joinpath("config.json").unlink(), "has weights but no config.json"),
+        (lambda folder: folder.joinpath("config.json").write_text("{"), "config.json' is not JSON"),
+        (
+            lambda folder: folder.joinpath("config.json").write_text(
+                '{"architectures": ["Nothing"]}'
+            ),
+            r"\['Nothing'\]",
+        ),
+        (
+            lambda folder: folder.joinpath("model.safetensors").unlink(),
+            "no safetensors file and 0 GGUF files",
+        ),
+    ],
+)
 def test_broken_folder(llama_folder, break_it, message, capsys):
     break_it(llama_folder)
     assert capture.main([str(llama_folder), "-o", "out.pt2"]) in (3, 5)
@@ -248,14 +312,20 @@ def test_missing_folder(capsys):
 
 def test_too_long_sequence(llama_folder, capsys):
     assert capture.main([str(llama_folder), "-o", "out.pt2", "--seq", "65"]) == 2
-    assert "--seq 65 is more than the 64 positions of the model; --seq 64 works" in capsys.readouterr().err
+    assert (
+        "--seq 65 is more than the 64 positions of the model; --seq 64 works"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
 def test_smollm2_continues_a_prompt_as_known():
     folder = huggingface.smollm2()
     model, tokenizer = huggingface.load(folder), huggingface.tokenizer(folder)
-    assert isinstance(model, transformers.LlamaForCausalLM) and sum(p.numel() for p in model.parameters()) == 134515008
+    assert (
+        isinstance(model, transformers.LlamaForCausalLM)
+        and sum(p.numel() for p in model.parameters()) == 134515008
+    )
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     text = tokenizer.decode(model.generate(ids, max_new_tokens=12, do_sample=False)[0])
     assert text.startswith("The capital of France is Paris.\n\nThe answer is: 20")

@@ -1,0 +1,128 @@
+# load() and Session: a PEF on n chips, with NumPy or torch arrays in and out.
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import ShardwrightError
+
+# NumPy's names that differ from ours; torch's are the same, bfloat16 apart.
+_DTYPES = {
+    "float32": "f32",
+    "float16": "f16",
+    "float64": "f64",
+    "bfloat16": "bf16",
+    "int64": "i64",
+    "int32": "i32",
+    "int16": "i16",
+    "int8": "i8",
+    "uint8": "u8",
+    "bool": "bool",
+}
+
+
+def load(
+    pef: str | os.PathLike,
+    *,
+    n_chips: int | None = None,
+    chips: str = "threads",
+    threads_per_chip: int | None = None,
+    deadline_ms: int | None = None,
+) -> Session:
+    """Loads a PEF onto its chips.
+
+    `n_chips`: one of its plans (default: the first). `chips`: "threads" of this process.
+    `threads_per_chip`: default: the allowed cores, divided among the chips.
+    `deadline_ms`: how long a chip waits for the others before the run ends with a message.
+    """
+    return Session(
+        os.fspath(pef),
+        n_chips=n_chips,
+        chips=chips,
+        threads_per_chip=threads_per_chip,
+        deadline_ms=deadline_ms,
+    )
+
+
+class Session:
+    """A loaded PEF. Holds parameters and buffers on the chips until it is deleted."""
+
+    def __init__(self, path: str, **options: Any):
+        from . import _core
+
+        self._core = _core.Session(path, _json_of_given(options))
+
+    def run(self, inputs: Mapping[str, Any], graph: str | None = None) -> dict[str, Any]:
+        """Runs `graph` (default: the first): arrays by input name -> arrays by output name.
+
+        Shapes and dtypes are those that were compiled in. The outputs are torch tensors if an input
+        is one, else NumPy arrays, where bf16 becomes float32.
+        """
+        as_torch = any(_is_torch(value) for value in inputs.values())
+        outputs = self._core.run(
+            {name: _to_core(name, value) for name, value in inputs.items()}, graph
+        )
+        return {name: _from_core(value, as_torch) for name, value in outputs.items()}
+
+    def parameters(self, *, as_torch: bool = False) -> dict[str, Any]:
+        """Whole arrays by name, gathered from the chips: NumPy (bf16 as float32), or torch."""
+        return {
+            name: _from_core(value, as_torch) for name, value in self._core.parameters().items()
+        }
+
+    def measure(
+        self, *, graph: str | None = None, runs: int | None = None, warmup: int | None = None
+    ) -> dict[str, Any]:
+        """Times `graph`: seconds a run (median, p90, p99) and the share of each step."""
+        options = _json_of_given({"graph": graph, "runs": runs, "warmup": warmup})
+        return json.loads(self._core.measure(options))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Graphs with their inputs and outputs, plans, and the bytes that each chip holds."""
+        return json.loads(self._core.info())
+
+    @property
+    def n_chips(self) -> int:
+        return self.info["n_chips"]
+
+
+def _json_of_given(options: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in options.items() if value is not None})
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _to_core(name: str, value: Any) -> tuple[np.ndarray, str]:
+    if _is_torch(value):
+        import torch
+
+        value = value.detach().cpu().contiguous()
+        if value.dtype == torch.bfloat16:
+            return value.view(torch.int16).numpy().view(np.uint16), "bf16"
+        value = value.numpy()
+    array = np.asarray(value, order="C")
+    if array.dtype.name not in _DTYPES:
+        raise ShardwrightError(
+            f"input '{name}' has dtype {array.dtype}; these work: {', '.join(_DTYPES)}"
+        )
+    dtype = _DTYPES[array.dtype.name]
+    return (array.view(np.uint16) if dtype == "bf16" else array), dtype
+
+
+def _from_core(value: tuple[np.ndarray, str], as_torch: bool) -> Any:
+    array, dtype = value
+    if as_torch:
+        import torch
+
+        tensor = torch.from_numpy(array.view(np.int16) if dtype == "bf16" else array)
+        return tensor.view(torch.bfloat16) if dtype == "bf16" else tensor
+    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bf16" else array
