@@ -46,8 +46,8 @@ def _attention(
     ]
     if refused:
         raise ShardwrightError(
-            f"{type(module).__name__} uses {', '.join(refused)}, which our attention would "
-            'silently leave out; use eager attention: build the model with attn_implementation="eager"',
+            f"{type(module).__name__} uses {', '.join(refused)}, which would be left out silently; "
+            'use eager attention: build the model with attn_implementation="eager"',
             code=3,
         )
     if is_causal is None:
