@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/checked.h"
 #include "kernels/cpu/attention_isa.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
 
 namespace shardwright::kernels {
@@ -209,7 +210,8 @@ void attention(Member& member, const AttentionArgs& args) {
   if (most_columns(args) <= tables.prefill->decode_columns) return decode(member, args, tables);
   PrefillFunction function = tables.prefill->prefill[static_cast<int>(args.dtype)];
   const PrefillFunction by_dot = tables.prefill->prefill_dot;
-  if (args.dtype == DType::kBF16 && by_dot != nullptr && args.qk_size % 2 == 0) function = by_dot;
+  const bool can_dot = args.dtype == DType::kBF16 && args.qk_size % 2 == 0 && by_dot != nullptr;
+  if (can_dot && bf16_dot_is_used()) function = by_dot;
   prefill(member, args, tables, function);
 }
 

@@ -332,4 +332,6 @@ void gemm(Member& member, const GemmArgs& args) {
 
 void force_bf16_body(Bf16Body body) { forced_body.store(body, std::memory_order_relaxed); }
 
+bool bf16_dot_is_used() { return bf16_body(active_kernels()) == kBodyDot; }
+
 }  // namespace shardwright::kernels

@@ -105,5 +105,7 @@ void matmul(Member& member, const MatmulArgs& args);
 // By default both are timed at first use (no CPUID flag says which is faster).
 enum class Bf16Body : int { kMeasured, kWiden, kDot };
 void force_bf16_body(Bf16Body body);
+// True if bf16 products go by the dot instruction (forced, or measured) in the active set.
+bool bf16_dot_is_used();
 
 }  // namespace shardwright::kernels

@@ -182,9 +182,9 @@ inline void exchange_blocks(F* rows) {
     upper[l] = (l & kStep) != 0 ? kLanes + l - kStep : l;
     lower[l] = (l & kStep) != 0 ? kLanes + l : l + kStep;
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if ((i & kStep) != 0) continue;
+#pragma GCC unroll 8
+  for (int k = 0; k < kLanes / 2; ++k) {
+    const int i = k / kStep * 2 * kStep + k % kStep;
     const F a = rows[i];
     const F b = rows[i + kStep];
     rows[i] = __builtin_shuffle(a, b, upper);
@@ -201,25 +201,24 @@ inline void transpose(F* rows) {
 
 // Lane l of the result: the sum over rows[l]. The rows are overwritten.
 template <int kStep>
-inline void add_neighbours(F* rows, int count) {
+inline void add_neighbours(F* rows) {
   I straight;
   I crossed;
   for (int l = 0; l < kLanes; ++l) {
     straight[l] = (l & kStep) != 0 ? kLanes + l : l;
     crossed[l] = (l & kStep) != 0 ? kLanes + l - kStep : l + kStep;
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < count / 2; ++i) {
+  for (int i = 0; i < kLanes / kStep / 2; ++i) {
     const F a = rows[2 * i];
     const F b = rows[2 * i + 1];
     rows[i] = __builtin_shuffle(a, b, straight) + __builtin_shuffle(a, b, crossed);
   }
 }
 inline F sums_of_rows(F* rows) {
-  add_neighbours<1>(rows, kLanes);
-  add_neighbours<2>(rows, kLanes / 2);
-  if constexpr (kLanes > 4) add_neighbours<4>(rows, kLanes / 4);
-  if constexpr (kLanes > 8) add_neighbours<8>(rows, kLanes / 8);
+  add_neighbours<1>(rows);
+  add_neighbours<2>(rows);
+  if constexpr (kLanes > 4) add_neighbours<4>(rows);
+  if constexpr (kLanes > 8) add_neighbours<8>(rows);
   return rows[0];
 }
 
