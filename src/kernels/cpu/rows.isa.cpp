@@ -100,18 +100,32 @@ void softmax_row(const void* x, void* y, int64_t n) {
   }
 }
 
+// Each lane keeps the first of its largest; then the lanes are compared. NaN is above all.
 template <int kStorage>
 int64_t argmax_row(const void* x, int64_t n) {
-  const float max = max_of_row<kStorage>(x, n);
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const F values = load_at<kStorage>(x, i, n);
-    const I hits = max != max ? values != values : values == max;
-    int32_t lanes[kLanes];
-    __builtin_memcpy(lanes, &hits, sizeof(lanes));
-    for (int j = 0; j < kLanes && i + j < n; ++j)
-      if (lanes[j] != 0) return i + j;
+  F best = splat(-__builtin_inff());
+  I here;
+  for (int i = 0; i < kLanes; ++i) here[i] = i;
+  I where = here;
+  for (int64_t i = 0; i < n; i += kLanes, here += kLanes) {
+    const F value = load_at<kStorage>(x, i, n, -__builtin_inff());
+    const I better = (value > best) | ((value != value) & (best == best));
+    best = better ? value : best;
+    where = better ? here : where;
   }
-  return 0;
+  float values[kLanes];
+  int32_t places[kLanes];
+  storeu(values, best);
+  __builtin_memcpy(places, &where, sizeof(places));
+  int winner = 0;
+  for (int i = 1; i < kLanes && i < n; ++i) {
+    const bool both_nan = values[i] != values[i] && values[winner] != values[winner];
+    const bool equal = values[i] == values[winner] || both_nan;
+    const bool larger =
+        values[i] > values[winner] || (values[i] != values[i] && values[winner] == values[winner]);
+    if (larger || (equal && places[i] < places[winner])) winner = i;
+  }
+  return places[winner];
 }
 
 }  // namespace

@@ -10,8 +10,9 @@
 namespace shardwright::kernels {
 namespace {
 
-// One side of a block where one of the two layouts jumps: 64 lines of 64 bytes stay in L1.
-constexpr int64_t kBlock = 64;
+// Columns of a block where one of the two layouts jumps: with strides that are powers of two, more
+// lines than this fall out of L1 before they are used up.
+constexpr int64_t kBlockColumns = 16;
 // Elements of a row that a thread copies at a time where both layouts are contiguous.
 constexpr int64_t kLongRow = 1 << 14;
 
@@ -71,9 +72,10 @@ void StridedCopy::run(Member& member, const void* from, void* to) const {
   const Dim& rows = dims_[n_dims_ - 2];
   const Dim& columns = dims_[n_dims_ - 1];
   const bool contiguous = columns.from == 1 && columns.to == 1;
-  const int64_t column_chunk = contiguous ? kLongRow : kBlock;
+  const int64_t column_chunk = contiguous ? kLongRow : kBlockColumns;
   const int64_t row_chunk =
-      contiguous ? std::max<int64_t>(1, kLongRow / std::max<int64_t>(1, columns.size)) : kBlock;
+      contiguous ? std::max<int64_t>(1, kLongRow / std::max<int64_t>(1, columns.size))
+                 : 64 / element_bytes_;  // a cache line
   const int64_t row_blocks = ceil_div(rows.size, row_chunk);
   const int64_t column_blocks = ceil_div(columns.size, column_chunk);
   int64_t count = row_blocks * column_blocks;

@@ -128,40 +128,32 @@ class TileRun {
   }
   const float* read(int slot) const { return slot < 0 ? nullptr : read_[slot]; }
 
-  // True if all rows of the tile follow each other in memory.
-  bool rows_follow(int operand, int64_t stride) const {
-    return rows_ == 1 || plan_.row_stride[operand] == stride * columns_ * bytes(operand);
+  // The rows of this tile in an operand: as one, if they follow each other in memory.
+  TileRows rows_of(int operand) const {
+    const int64_t stride = plan_.column_stride[operand];
+    const int64_t row_bytes = plan_.row_stride[operand];
+    if (rows_ == 1 || row_bytes == stride * columns_ * bytes(operand))
+      return {1, 0, rows_ * columns_, stride};
+    return {rows_, row_bytes, columns_, stride};
   }
   int64_t bytes(int operand) const { return dtype_bytes(plan_.dtype[operand]); }
 
   void load(const Step& step, int64_t n) {
-    const int k = step.operand;
-    const int64_t stride = plan_.column_stride[k];
-    const char* p = from(k);
-    read_[step.dst] = floats_[step.dst];
-    const TileLoad convert = plan_.table->load[static_cast<int>(step.dtype)];
-    if (rows_follow(k, stride)) {
-      // A whole f32 tile is read in place. All stores come last, so it can't change before.
-      if (step.in_place && stride == 1 && n % 16 == 0) {
-        read_[step.dst] = reinterpret_cast<const float*>(p);
-        for (int64_t i = 0; i < n * 4; i += 64) __builtin_prefetch(p + kTileSize * 4 + i);
-        return;
-      }
-      return convert(floats_[step.dst], p, stride, n);
+    const TileRows shape = rows_of(step.operand);
+    const char* p = from(step.operand);
+    // A whole f32 tile is read in place. All stores come last, so it can't change before.
+    if (step.in_place && shape.rows == 1 && shape.stride == 1 && n % 16 == 0) {
+      read_[step.dst] = reinterpret_cast<const float*>(p);
+      for (int64_t i = 0; i < n * 4; i += 64) __builtin_prefetch(p + kTileSize * 4 + i);
+      return;
     }
-    for (int64_t row = 0; row < rows_; ++row, p += plan_.row_stride[k])
-      convert(floats_[step.dst] + row * columns_, p, stride, columns_);
+    read_[step.dst] = floats_[step.dst];
+    plan_.table->load[static_cast<int>(step.dtype)](floats_[step.dst], p, shape);
   }
 
   void store(const Step& step) {
-    const int k = step.operand;
-    const int64_t stride = plan_.column_stride[k];
     const TileStore convert = plan_.table->store[static_cast<int>(step.dtype)];
-    const float* value = read(step.a);
-    char* p = to(k);
-    if (rows_follow(k, stride)) return convert(p, stride, value, rows_ * columns_);
-    for (int64_t row = 0; row < rows_; ++row, p += plan_.row_stride[k])
-      convert(p, stride, value + row * columns_, columns_);
+    convert(to(step.operand), read(step.a), rows_of(step.operand));
   }
 
   void run_wide(const Step& step, int64_t n) {

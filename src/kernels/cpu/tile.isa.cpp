@@ -134,9 +134,9 @@ void round_tile(float* dst, const float* a, const float*, const float*, int64_t 
 }
 
 template <int kStorage>
-void load_tile(float* dst, const void* from, int64_t stride, int64_t n) {
+inline void load_row(float* dst, const typename StorageOf<kStorage>::Type* p, int64_t stride,
+                     int64_t n) {
   typedef typename StorageOf<kStorage>::Type T;
-  const T* p = static_cast<const T*>(from);
   int64_t i = 0;
   if (stride == 1) {
     for (; i + kLanes <= n; i += kLanes) {
@@ -167,9 +167,17 @@ void load_tile(float* dst, const void* from, int64_t stride, int64_t n) {
 }
 
 template <int kStorage>
-void store_tile(void* to, int64_t stride, const float* a, int64_t n) {
+void load_tile(float* dst, const void* from, const TileRows& shape) {
   typedef typename StorageOf<kStorage>::Type T;
-  T* p = static_cast<T*>(to);
+  const char* row = static_cast<const char*>(from);
+  for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes, dst += shape.n)
+    load_row<kStorage>(dst, reinterpret_cast<const T*>(row), shape.stride, shape.n);
+}
+
+template <int kStorage>
+inline void store_row(typename StorageOf<kStorage>::Type* p, int64_t stride, const float* a,
+                      int64_t n) {
+  typedef typename StorageOf<kStorage>::Type T;
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t lanes = n - i < kLanes ? n - i : kLanes;
     const F value = loadu(a + i);
@@ -181,6 +189,14 @@ void store_tile(void* to, int64_t stride, const float* a, int64_t n) {
     store<kStorage>(scattered, value);
     for (int64_t j = 0; j < lanes; ++j) p[(i + j) * stride] = scattered[j];
   }
+}
+
+template <int kStorage>
+void store_tile(void* to, const float* a, const TileRows& shape) {
+  typedef typename StorageOf<kStorage>::Type T;
+  char* row = static_cast<char*>(to);
+  for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes, a += shape.n)
+    store_row<kStorage>(reinterpret_cast<T*>(row), shape.stride, a, shape.n);
 }
 
 double sum_tile(const float* a, int64_t n) {

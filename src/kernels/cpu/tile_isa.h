@@ -12,9 +12,15 @@ inline constexpr int kStorages = 10;       // DType numbers
 // dst, a, b, c: tiles; n a multiple of 16 (registers are padded). dst may be an operand.
 using TileFunction = void (*)(float* dst, const float* a, const float* b, const float* c,
                               int64_t n);
-// n elements of a row; stride in elements.
-using TileLoad = void (*)(float* dst, const void* from, int64_t stride, int64_t n);
-using TileStore = void (*)(void* to, int64_t stride, const float* a, int64_t n);
+// Rows of n elements, one after the other in the tile; stride in elements.
+struct TileRows {
+  int64_t rows;
+  int64_t row_bytes;
+  int64_t n;
+  int64_t stride;
+};
+using TileLoad = void (*)(float* dst, const void* from, const TileRows& shape);
+using TileStore = void (*)(void* to, const float* a, const TileRows& shape);
 
 struct TileTable {
   TileFunction function[kTileCodes];  // by TileCode; null where the engine does it

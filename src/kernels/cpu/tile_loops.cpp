@@ -84,8 +84,9 @@ void compile_loops(const TileProgram& program, TilePlan& plan) {
     const Dim rows = dims.back();
     dims.pop_back();
     plan.rows = rows.size;
-    plan.rows_per_tile = std::min(rows.size, kTileSize / inner.size);
-    row_loop = loop_over(rows, std::max<int64_t>(1, plan.rows_per_tile));
+    const int64_t n_tiles = std::max<int64_t>(1, ceil_div(rows.size, kTileSize / inner.size));
+    plan.rows_per_tile = std::max<int64_t>(1, ceil_div(rows.size, n_tiles));  // equal tiles
+    row_loop = loop_over(rows, plan.rows_per_tile);
     std::copy_n(rows.stride, plan.n_operands, plan.row_stride);
   }
   for (const Dim& dim : dims) (dim.reduced ? plan.reduced : plan.kept).push_back(loop_over(dim, 1));
