@@ -1,0 +1,287 @@
+// compile: a model to a PEF.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/inspect.h"
+#include "cli/print.h"
+#include "compiler/compile.h"
+#include "frontend/pt2.h"
+
+namespace shardwright::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string model;
+  std::string pef_name;
+  std::string output_folder = "out";
+  std::vector<std::string> tensor_parallel;
+  bool tensor_parallel_given = false;
+  std::vector<int> n_chips;
+  int tensor_parallel_size = 0;
+  int64_t batch_size = 0;
+  int64_t seq = 0;
+  std::string precision;
+  bool inference = false;
+  std::string chip_memory;
+  std::string until;
+  std::string dump;
+  std::vector<std::string> without;
+  bool dry_run = false;
+};
+
+// "24GB", "500 MB", "1e9": bytes.
+int64_t parse_bytes(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  std::string unit = end;
+  std::transform(unit.begin(), unit.end(), unit.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  const double factor = unit.empty() || unit == "B"   ? 1
+                        : unit == "KB" || unit == "K" ? 1e3
+                        : unit == "MB" || unit == "M" ? 1e6
+                        : unit == "GB" || unit == "G" ? 1e9
+                                                      : 0;
+  if (end == text.c_str() || factor == 0 || !(number > 0))
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("--chip-memory {}: give bytes, or a number with MB or GB, as in 24GB", text));
+  return static_cast<int64_t>(number * factor);
+}
+
+shard::Mode mode_of(const Options& o) {
+  if (o.tensor_parallel_size > 0) return shard::Mode::kWeight;
+  if (o.tensor_parallel_given) {
+    if (o.tensor_parallel.empty())
+      throw Error(ErrorCode::kUsage,
+                  "--tensor-parallel needs a value: batch (splits the data), weight (splits the "
+                  "weights), auto or none");
+    return compiler::parse_mode(o.tensor_parallel[0]);
+  }
+  const bool many = std::any_of(o.n_chips.begin(), o.n_chips.end(), [](int n) { return n > 1; });
+  return many ? shard::Mode::kBatch : shard::Mode::kNone;  // requirement C4
+}
+
+// A file of captured programs. A Hugging Face folder is captured by the Python package, in a
+// process of its own.
+struct Capture {
+  std::string path;
+  bool temporary = false;
+  ~Capture() {
+    std::error_code ignored;
+    if (temporary) fs::remove(path, ignored);
+  }
+};
+
+std::string shell_quoted(const std::string& text) {
+  std::string out = "'";
+  for (char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+void capture_folder(const Options& o, Capture& capture) {
+  capture.path = (fs::temp_directory_path() / fmt::format("shardwright-{}.pt2", getpid())).string();
+  capture.temporary = true;
+  const char* python = std::getenv("SHARDWRIGHT_PYTHON");
+  std::string command =
+      fmt::format("{} -m shardwright.capture {} -o {}", shell_quoted(python ? python : "python3"),
+                  shell_quoted(o.model), shell_quoted(capture.path));
+  if (o.batch_size > 0) command += fmt::format(" --batch {}", o.batch_size);
+  if (o.seq > 0) command += fmt::format(" --seq {}", o.seq);
+  if (!o.precision.empty()) command += fmt::format(" --precision {}", shell_quoted(o.precision));
+  const int status = std::system(command.c_str());
+  if (status == 0) return;
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+  if (code == 2 || code == 3)
+    throw Error(static_cast<ErrorCode>(code), "the model could not be captured (see above)");
+  throw Error(
+      ErrorCode::kUsage,
+      fmt::format("capturing {} failed (see above): a Hugging Face folder needs the Python package "
+                  "(`pip install shardwright`, or set "
+                  "SHARDWRIGHT_PYTHON to a Python that has it); a .pt2 file needs no Python",
+                  o.model));
+}
+
+void find_model(const Options& o, const Globals& globals, Capture& capture) {
+  if (globals.provider) {
+    nlohmann::json json = {{"want", "model"}};
+    if (o.batch_size > 0) json["batch_size"] = o.batch_size;
+    if (o.seq > 0) json["seq"] = o.seq;
+    if (!o.precision.empty()) json["precision"] = o.precision;
+    capture.path = globals.provider(json.dump());
+    capture.temporary = true;
+    return;
+  }
+  if (!fs::exists(o.model))
+    throw Error(ErrorCode::kUsage,
+                fmt::format("{}: there is no such file or folder; give a .pt2 file or a Hugging "
+                            "Face folder (config.json + weights)",
+                            o.model));
+  if (fs::is_directory(o.model)) return capture_folder(o, capture);
+  if (o.model.ends_with(".onnx"))
+    throw Error(ErrorCode::kUnsupported, o.model +
+                                             ": ONNX is not read yet; capture the PyTorch model "
+                                             "into a .pt2 file (python -m shardwright.capture)");
+  for (const auto& [given, option] : {std::pair{o.batch_size > 0, "-b"},
+                                      {o.seq > 0, "--seq"},
+                                      {!o.precision.empty(), "--precision"}})
+    if (given)
+      throw Error(ErrorCode::kUsage,
+                  fmt::format("{}: a .pt2 file was captured with fixed sizes and precision; leave "
+                              "the option out, or capture again with it",
+                              option));
+  capture.path = o.model;
+}
+
+std::string pef_path(const Options& o, const std::string& name) {
+  const fs::path folder = fs::path(o.output_folder) / name;
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    throw Error(ErrorCode::kUsage, fmt::format("--output-folder {}: can't make {}: {}",
+                                               o.output_folder, folder.string(), error.message()));
+  return (folder / (name + ".pef")).string();
+}
+
+std::string name_of(const Options& o, const Globals& globals) {
+  if (!o.pef_name.empty()) {
+    if (o.pef_name.find('/') != std::string::npos)
+      throw Error(
+          ErrorCode::kUsage,
+          fmt::format("--pef-name {}: a name without '/'; --output-folder says where it goes",
+                      o.pef_name));
+    return o.pef_name;
+  }
+  fs::path model = globals.provider ? fs::path(globals.program) : fs::path(o.model);
+  if (!model.has_filename()) model = model.parent_path();
+  const std::string stem = model.stem().string();
+  return stem.empty() ? "model" : stem;
+}
+
+void check_chips(const Options& o) {
+  for (int n : o.n_chips)
+    if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
+}
+
+void print_result(const compiler::CompileResult& result, double seconds) {
+  fmt::print("{}", plans_text(result.manifest, result.report_json));
+  fmt::print("{}  {}, compiled in {}\n", result.path, bytes_text(result.size_bytes),
+             seconds_text(seconds));
+}
+
+int compile_model(const Options& o, const Globals& globals) {
+  check_chips(o);
+  if (!o.inference)
+    throw Error(ErrorCode::kUnsupported,
+                "training is not available yet: add --inference to compile the forward pass");
+  compiler::CompileOptions options;
+  options.mode = mode_of(o);
+  options.model_name = name_of(o, globals);
+  options.n_chips = o.tensor_parallel_size > 0 ? std::vector<int>{o.tensor_parallel_size}
+                    : o.n_chips.empty()        ? std::vector<int>{1}
+                                               : o.n_chips;
+  if (!o.chip_memory.empty()) options.machine.memory_bytes = parse_bytes(o.chip_memory);
+  options.until = o.dry_run ? "plan" : o.until;
+  options.dump_folder = o.dump;
+  options.without = {o.without.begin(), o.without.end()};
+  options.recorded = {{"tensor-parallel", compiler::to_string(options.mode)},
+                      {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
+                      {"inference", "true"}};
+  if (!o.precision.empty()) options.recorded["precision"] = o.precision;
+  if (o.batch_size > 0) options.recorded["batch_size"] = fmt::format("{}", o.batch_size);
+  if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);
+  Progress progress(globals);
+  options.progress = [&](const std::string& stage, int64_t done, int64_t total) {
+    progress.stage(stage, done, total);
+  };
+  const auto start = std::chrono::steady_clock::now();
+  Capture capture;
+  progress.stage("capture", 0, 0);
+  find_model(o, globals, capture);
+  progress.stage("read", 0, 0);
+  ir::Module module = frontend::read_pt2(capture.path);
+  if (options.until.empty()) options.output_path = pef_path(o, options.model_name);
+  const compiler::CompileResult result = compiler::compile(std::move(module), options);
+  progress.end();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  if (globals.json) {
+    nlohmann::ordered_json json = {{"schema_version", 1},
+                                   {"pef", result.path},
+                                   {"size_bytes", result.size_bytes},
+                                   {"seconds", seconds.count()}};
+    for (const auto& stage : result.stages)
+      json["stages"].push_back({{"name", stage.stage}, {"seconds", stage.seconds}});
+    json["graphs"] = nlohmann::ordered_json::array();
+    for (const auto& graph : result.manifest.graphs) json["graphs"].push_back(graph.name);
+    json["plans"] = nlohmann::ordered_json::parse(plans_json(result.manifest, result.report_json));
+    emit_json(globals, json.dump());
+  } else if (!result.path.empty()) {
+    print_result(result, seconds.count());
+  } else {
+    for (const auto& stage : result.stages)
+      fmt::print("{:<28} {}\n", stage.stage, seconds_text(stage.seconds));
+    fmt::print("{}stopped after --until {}; nothing was written\n",
+               plans_text(result.manifest, result.report_json), options.until);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_compile(CLI::App& app, const Globals& globals, Action& action) {
+  auto o = std::make_shared<Options>();
+  CLI::App* c = app.add_subcommand("compile", "Compile a model into a PEF");
+  c->footer(globals.provider ? fmt::format("Example:\n  python {}.py compile --inference "
+                                           "--pef-name demo --tensor-parallel weight --n-chips 2",
+                                           globals.program)
+                             : "Example:\n  shardwright compile model.pt2 --inference --pef-name "
+                               "demo --tensor-parallel weight --n-chips 2");
+  if (!globals.provider)
+    c->add_option("MODEL", o->model,
+                  "A .pt2 file, or a Hugging Face folder (needs the Python package)")
+        ->required();
+  c->add_option("--pef-name", o->pef_name,
+                "Name of the PEF: FOLDER/NAME/NAME.pef (default: the model's name)");
+  c->add_option("--output-folder", o->output_folder, "FOLDER (default: out)");
+  CLI::Option* tp = c->add_option("--tensor-parallel", o->tensor_parallel,
+                                  "batch: split the data; weight: split the weights; auto: what "
+                                  "the cost model finds fastest; none")
+                        ->expected(0, 1);
+  c->add_option("--n-chips", o->n_chips,
+                "How many chips; a list 1,2,4 makes one PEF with a plan for each (default: 1; "
+                "without --tensor-parallel: batch)")
+      ->delimiter(',');
+  c->add_option("-t,--tensor-parallel-size", o->tensor_parallel_size,
+                "N: the same as --tensor-parallel weight --n-chips N");
+  c->add_option("-b,--batch-size", o->batch_size, "Batch that the model is captured with")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--seq", o->seq, "Sequence length that the model is captured with")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--precision", o->precision, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+  c->add_flag("--inference", o->inference, "The forward pass alone");
+  c->add_option("--chip-memory", o->chip_memory,
+                "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)");
+  c->add_flag("--dry-run", o->dry_run, "Plan everything, write nothing");
+  c->add_option("--until", o->until, "Stop after imported, canonical, solved, local or plan");
+  c->add_option("--dump", o->dump, "Write the text of every stage into this folder");
+  c->add_option("--without", o->without, "Leave a pass out (may be repeated)");
+  c->callback([o, tp, &globals, &action] {
+    o->tensor_parallel_given = tp->count() > 0;
+    o->tensor_parallel.erase(std::remove(o->tensor_parallel.begin(), o->tensor_parallel.end(), ""),
+                             o->tensor_parallel.end());
+    action = [o, &globals] { return compile_model(*o, globals); };
+  });
+}
+
+}  // namespace shardwright::cli

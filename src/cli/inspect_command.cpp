@@ -1,0 +1,223 @@
+// inspect and verify: what is inside a PEF, and whether every byte of it is right.
+#include <algorithm>
+#include <map>
+#include <regex>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/inspect.h"
+#include "cli/print.h"
+#include "pef/read.h"
+
+namespace shardwright::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// "model.layers.17.mlp" -> "model.layers.*.mlp": what differs only in a layer's number is one line.
+std::string folded(const std::string& name) {
+  static const std::regex kNumber(R"((^|\.)\d+(?=\.|$))");
+  return std::regex_replace(name, kNumber, "$1*");
+}
+
+// "m" of a linear is M (output features), "k" is K (contracted): the field's letters; a table of an
+// embedding is split by vocabulary.
+std::string split_text(const Json& weight) {
+  const std::string state = weight.at("state"), factor = weight.at("factor"),
+                    op = weight.at("operator");
+  if (state == "whole") return "whole on every chip";
+  std::string how = state;
+  if (op == "linear" && factor == "m") how = "M (output features)";
+  if (op == "linear" && factor == "k") how = "K (contracted)";
+  if (op == "embedding" && factor == "v") how = "vocabulary";
+  return fmt::format("{}: {}", how,
+                     fmt::join(weight.at("rows_per_chip").get<std::vector<int64_t>>(), " + "));
+}
+
+// Equal lines are counted.
+class Folded {
+ public:
+  void add(const std::vector<std::string>& cells) {
+    for (auto& [row, count] : rows_)
+      if (row == cells) {
+        ++count;
+        return;
+      }
+    rows_.emplace_back(cells, 1);
+  }
+  std::string text(std::vector<std::string> head) const {
+    head.insert(head.begin(), "times");
+    std::vector<std::vector<std::string>> rows = {head};
+    for (const auto& [row, count] : rows_) {
+      rows.push_back(row);
+      rows.back().insert(rows.back().begin(), fmt::format("{}", count));
+    }
+    return table(rows);
+  }
+
+ private:
+  std::vector<std::pair<std::vector<std::string>, int>> rows_;
+};
+
+const Json* report_of(const Json& report, int n_chips) {
+  if (!report.is_object() || !report.contains("plans")) return nullptr;
+  for (const Json& plan : report["plans"])
+    if (plan.value("n_chips", 0) == n_chips) return &plan;
+  return nullptr;
+}
+
+int64_t total_parameter_bytes(const pef::Manifest& manifest) {
+  int64_t bytes = 0;
+  for (const pef::Tensor& tensor : manifest.tensors)
+    bytes += tensor.constant ? 0 : tensor.type.bytes();
+  return bytes;
+}
+
+std::string memory_table(const pef::Manifest& manifest, const pef::Plan& plan) {
+  std::vector<std::vector<std::string>> rows = {
+      {"chip", "weights", "activations", "of these transfers", "together"}};
+  int64_t sum = 0;
+  for (size_t i = 0; i < plan.chips.size(); ++i) {
+    const pef::ChipPlan& chip = plan.chips[i];
+    sum += chip.parameter_bytes;
+    rows.push_back({fmt::format("{}", i), bytes_text(chip.parameter_bytes),
+                    bytes_text(chip.arena_bytes), bytes_text(chip.transfer_bytes),
+                    bytes_text(chip.parameter_bytes + chip.arena_bytes)});
+  }
+  const int64_t total = std::max<int64_t>(1, total_parameter_bytes(manifest));
+  return table(rows) +
+         fmt::format("  all chips hold {} of weights for a model of {}: {:.3f} copies\n",
+                     bytes_text(sum), bytes_text(total),
+                     static_cast<double>(sum) / static_cast<double>(total));
+}
+
+std::string graph_text(const Json& graph, int n_chips) {
+  Folded weights, exchanges;
+  for (const Json& w : graph.at("weights"))
+    weights.add({folded(w.at("name")), to_string(w.at("shape").get<Shape>()), split_text(w)});
+  int64_t moved = 0;
+  for (const Json& e : graph.at("exchanges")) {
+    exchanges.add({e.at("kind"),
+                   fmt::format("{} {}", e.at("dtype").get<std::string>(),
+                               to_string(e.at("shape").get<Shape>())),
+                   bytes_text(e.at("bytes_moved")), folded(e.at("forced_by"))});
+    moved += e.at("bytes_moved").get<int64_t>();
+  }
+  std::string text = fmt::format(" graph {}\n{}", graph.at("name").get<std::string>(),
+                                 weights.text({"weight", "shape", "split"}));
+  if (n_chips == 1) return text;
+  if (graph.at("exchanges").empty()) return text + "  no transfers between chips\n";
+  return text + exchanges.text({"transfer", "of", "received", "forced by"}) +
+         fmt::format("  {} transfers, {} received by all chips together\n",
+                     graph.at("exchanges").size(), bytes_text(moved));
+}
+
+int inspect(const std::string& path, const Globals& globals) {
+  const auto file = pef::File::open(path);
+  const pef::Manifest& m = file->manifest();
+  if (globals.json) {
+    Json json = {
+        {"schema_version", 1},    {"pef", path},           {"size_bytes", file->size_bytes()},
+        {"producer", m.producer}, {"model", m.model_name}, {"options", m.options}};
+    for (const auto& graph : m.graphs) {
+      Json entry = {{"name", graph.name}};
+      for (const auto& input : graph.inputs)
+        entry["inputs"].push_back({{"name", input.name},
+                                   {"dtype", std::string(dtype_name(input.type.dtype))},
+                                   {"shape", input.type.shape}});
+      for (const auto& output : graph.outputs)
+        entry["outputs"].push_back({{"name", output.name},
+                                    {"dtype", std::string(dtype_name(output.type.dtype))},
+                                    {"shape", output.type.shape}});
+      json["graphs"].push_back(entry);
+    }
+    json["parameters"] = {{"count", m.tensors.size()}, {"bytes", total_parameter_bytes(m)}};
+    json["plans"] = Json::parse(plans_json(m, file->report_json()));
+    emit_json(globals, json.dump());
+    return 0;
+  }
+  fmt::print("{}  {}, written by {}\n", path, bytes_text(file->size_bytes()), m.producer);
+  for (const auto& [option, value] : m.options) fmt::print("  --{} {}\n", option, value);
+  for (const auto& graph : m.graphs) {
+    fmt::print("graph {}\n", graph.name);
+    for (const auto& input : graph.inputs)
+      fmt::print("  input  {}: {}\n", input.name, to_string(input.type));
+    for (const auto& output : graph.outputs)
+      fmt::print("  output {}: {}\n", output.name, to_string(output.type));
+  }
+  fmt::print("{}", plans_text(m, file->report_json()));
+  return 0;
+}
+
+int verify(const std::string& path, bool deep, const Globals& globals) {
+  const auto file = pef::File::open(path);
+  pef::check_manifest(file->manifest());
+  if (deep) file->verify_deep();
+  if (globals.json)
+    emit_json(globals,
+              Json{{"schema_version", 1}, {"pef", path}, {"ok", true}, {"deep", deep}}.dump());
+  else
+    fmt::print("{}: {} is right ({})\n", path, deep ? "every byte" : "all metadata",
+               bytes_text(file->size_bytes()));
+  return 0;
+}
+
+}  // namespace
+
+std::string plans_text(const pef::Manifest& manifest, const std::string& report_json) {
+  const Json report = Json::parse(report_json, nullptr, false);
+  std::string text;
+  for (const pef::Plan& plan : manifest.plans) {
+    text += fmt::format("plan for {} chip{}, mode {}\n{}", plan.n_chips,
+                        plan.n_chips == 1 ? "" : "s", plan.mode, memory_table(manifest, plan));
+    if (const Json* p = report_of(report, plan.n_chips))
+      for (const Json& graph : p->at("graphs")) text += graph_text(graph, plan.n_chips);
+    for (const std::string& note : plan.notes) text += "  note: " + note + "\n";
+  }
+  return text;
+}
+
+std::string plans_json(const pef::Manifest& manifest, const std::string& report_json) {
+  const Json report = Json::parse(report_json, nullptr, false);
+  Json plans = Json::array();
+  for (const pef::Plan& plan : manifest.plans) {
+    Json entry = {{"n_chips", plan.n_chips},
+                  {"mode", plan.mode},
+                  {"notes", plan.notes},
+                  {"chips", Json::array()}};
+    for (const pef::ChipPlan& chip : plan.chips)
+      entry["chips"].push_back({{"weights_bytes", chip.parameter_bytes},
+                                {"arena_bytes", chip.arena_bytes},
+                                {"transfer_bytes", chip.transfer_bytes}});
+    if (const Json* p = report_of(report, plan.n_chips)) entry["graphs"] = p->at("graphs");
+    plans.push_back(entry);
+  }
+  return plans.dump();
+}
+
+void add_inspect(CLI::App& app, const Globals& globals, Action& action) {
+  auto pef = std::make_shared<std::string>();
+  CLI::App* c = app.add_subcommand("inspect", "Show what is inside a PEF");
+  c->footer("Example:\n  shardwright inspect out/demo/demo.pef");
+  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required();
+  c->callback(
+      [pef, &globals, &action] { action = [pef, &globals] { return inspect(*pef, globals); }; });
+}
+
+void add_verify(CLI::App& app, const Globals& globals, Action& action) {
+  auto pef = std::make_shared<std::string>();
+  auto deep = std::make_shared<bool>(false);
+  CLI::App* c = app.add_subcommand("verify", "Check a PEF");
+  c->footer("Example:\n  shardwright verify out/demo/demo.pef --deep");
+  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required();
+  c->add_flag("--deep", *deep, "Every byte of the weights too");
+  c->callback([pef, deep, &globals, &action] {
+    action = [pef, deep, &globals] { return verify(*pef, *deep, globals); };
+  });
+}
+
+}  // namespace shardwright::cli

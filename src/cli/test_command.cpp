@@ -1,0 +1,218 @@
+// test: the chips of a PEF against one chip, and against the interpreter in f64.
+#include <unistd.h>
+
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/arrays.h"
+#include "cli/npy.h"
+#include "cli/pef_options.h"
+#include "cli/print.h"
+#include "compiler/compile.h"
+#include "ir/interpret.h"
+
+namespace shardwright::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct TestOptions {
+  PefOptions pef;
+  uint64_t seed = 0;
+  bool no_interpreter = false;
+};
+
+struct Comparison {
+  std::string output, against;
+  double difference = 0, limit = 0;
+  bool ok() const { return difference <= limit; }
+};
+
+// Relative 2-norm limits of testing.md: whole models, n chips against one; against f64 what
+// rounding of that dtype does over a deep model.
+double limit_of(DType dtype, bool against_interpreter) {
+  if (dtype == DType::kBF16 || dtype == DType::kF16) return against_interpreter ? 5e-2 : 3e-2;
+  return against_interpreter ? 1e-4 : 1e-5;
+}
+
+std::vector<TensorView> views_of(const pef::File& file) {
+  std::vector<TensorView> views;
+  for (size_t i = 0; i < file.manifest().tensors.size(); ++i)
+    views.push_back(file.tensor(static_cast<int>(i)));
+  return views;
+}
+
+// A PEF with a plan for one chip, made from the graphs that the PEF holds.
+class OneChipFile {
+ public:
+  explicit OneChipFile(const pef::File& file)
+      : path_((fs::temp_directory_path() / fmt::format("shardwright-test-{}.pef", getpid()))
+                  .string()) {
+    compiler::CompileOptions options;
+    options.output_path = path_;
+    (void)compiler::compile(compiler::module_of_report(file.report_json(), views_of(file)),
+                            options);
+  }
+  ~OneChipFile() {
+    std::error_code ignored;
+    fs::remove(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+void compare(const pef::GraphSignature& graph, const RunArrays& got, const RunArrays& want,
+             std::vector<Comparison>& all) {
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    const TensorType& type = graph.outputs[i].type;
+    all.push_back(
+        {graph.outputs[i].name, "1 chip",
+         relative_difference(type, got.output_bytes[i].data(), want.output_bytes[i].data()),
+         limit_of(type.dtype, false)});
+  }
+}
+
+void compare_interpreter(const pef::File& file, int g, const RunArrays& got,
+                         std::vector<Comparison>& all) {
+  const ir::Module module = compiler::module_of_report(file.report_json(), views_of(file));
+  const pef::GraphSignature& graph = file.manifest().graphs[static_cast<size_t>(g)];
+  ir::RefMap inputs;
+  for (size_t i = 0; i < graph.inputs.size(); ++i)
+    inputs[graph.inputs[i].name] =
+        ir::to_ref({graph.inputs[i].type, contiguous_strides(graph.inputs[i].type.shape),
+                    got.input_bytes[i].data});
+  const ir::RefMap outputs = ir::interpret(module, module.graphs[static_cast<size_t>(g)], inputs);
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    const TensorType& type = graph.outputs[i].type;
+    const ops::RefTensor& want = outputs.at(graph.outputs[i].name);
+    std::vector<std::byte> values(static_cast<size_t>(type.count()) * sizeof(double)),
+        mine(values.size());
+    for (int64_t k = 0; k < type.count(); ++k) {
+      store_element(DType::kF64, values.data() + k * 8, want.data[static_cast<size_t>(k)]);
+      store_element(
+          DType::kF64, mine.data() + k * 8,
+          load_element(type.dtype, got.output_bytes[i].data() + k * dtype_bytes(type.dtype)));
+    }
+    all.push_back({graph.outputs[i].name, "the interpreter (f64)",
+                   relative_difference({DType::kF64, type.shape}, mine.data(), values.data()),
+                   limit_of(type.dtype, true)});
+  }
+}
+
+int report(const std::vector<Comparison>& all, int n_chips, const Globals& globals) {
+  const Comparison* worst = nullptr;
+  Json list = Json::array();
+  std::vector<std::vector<std::string>> rows = {
+      {"output", "against", "relative 2-norm", "limit", ""}};
+  for (const Comparison& c : all) {
+    if (!c.ok() && worst == nullptr) worst = &c;
+    list.push_back({{"output", c.output},
+                    {"against", c.against},
+                    {"difference", c.difference},
+                    {"limit", c.limit},
+                    {"ok", c.ok()}});
+    rows.push_back({c.output, c.against, fmt::format("{:.2e}", c.difference),
+                    fmt::format("{:.0e}", c.limit), c.ok() ? "equal" : "DIFFERS"});
+  }
+  if (globals.json)
+    emit_json(globals, Json{{"schema_version", 1},
+                            {"n_chips", n_chips},
+                            {"ok", worst == nullptr},
+                            {"comparisons", list}}
+                           .dump());
+  else
+    fmt::print("{} chip{}\n{}", n_chips, n_chips == 1 ? "" : "s", table(rows));
+  if (worst == nullptr) return 0;
+  fmt::print(stderr, "error: output '{}' differs from {}: {:.3g}, limit {:g}\n", worst->output,
+             worst->against, worst->difference, worst->limit);
+  return static_cast<int>(ErrorCode::kMismatch);
+}
+
+// Against PyTorch: the model script computes inputs and outputs.
+int test_against_pytorch(const TestOptions& o, const Globals& globals) {
+  Progress progress(globals);
+  progress.stage("load", 0, 0);
+  const auto session = load_session(o.pef);
+  const int g = find_graph(session->manifest(), o.pef.graph);
+  const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
+  progress.stage("run PyTorch", 0, 0);
+  Json want = {{"want", "reference"}};
+  for (const char* option : {"precision", "batch_size", "seq"})
+    if (const auto found = session->manifest().options.find(option);
+        found != session->manifest().options.end())
+      want[option] = std::string_view(option) == "precision" ? Json(found->second)
+                                                             : Json(std::stoll(found->second));
+  const fs::path folder = globals.provider(want.dump());
+  std::vector<std::string> files;
+  for (const pef::Signature& input : graph.inputs)
+    files.push_back(input.name + "=" + (folder / "inputs" / (input.name + ".npy")).string());
+  RunArrays got = make_arrays(graph, session->report_json(), files, 0);
+  progress.stage(fmt::format("run {} chips", session->plan().n_chips), 0, 0);
+  session->run(g, got.inputs, got.outputs);
+  std::vector<Comparison> all;
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    const NpyArray expected =
+        read_npy((folder / "outputs" / (graph.outputs[i].name + ".npy")).string());
+    const TensorType& type = graph.outputs[i].type;
+    if (expected.type != type)
+      throw Error(ErrorCode::kMismatch,
+                  fmt::format("output '{}' is {}, but PyTorch's is {}", graph.outputs[i].name,
+                              to_string(type), to_string(expected.type)));
+    all.push_back({graph.outputs[i].name, "PyTorch",
+                   relative_difference(type, got.output_bytes[i].data(), expected.bytes.data),
+                   limit_of(type.dtype, true)});
+  }
+  progress.end();
+  return report(all, session->plan().n_chips, globals);
+}
+
+int test_pef(const TestOptions& o, const Globals& globals) {
+  if (globals.provider) return test_against_pytorch(o, globals);
+  Progress progress(globals);
+  progress.stage("load", 0, 0);
+  const auto session = load_session(o.pef);
+  const auto file = pef::File::open(pef_of(o.pef));
+  const int g = find_graph(session->manifest(), o.pef.graph);
+  const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
+  RunArrays got = make_arrays(graph, session->report_json(), {}, o.seed);
+  progress.stage(fmt::format("run {} chips", session->plan().n_chips), 0, 0);
+  session->run(g, got.inputs, got.outputs);
+  std::vector<Comparison> all;
+  if (session->plan().n_chips > 1) {
+    progress.stage("compile and run 1 chip", 0, 0);
+    const OneChipFile one(*file);
+    runtime::SessionOptions options;
+    options.threads_per_chip = o.pef.threads;
+    const auto single = runtime::Session::load(one.path(), options);
+    RunArrays want = make_arrays(graph, session->report_json(), {}, o.seed);
+    single->run(g, want.inputs, want.outputs);
+    compare(graph, got, want, all);
+  }
+  if (!o.no_interpreter) {
+    progress.stage("interpret in f64 (slow and plain; --no-interpreter leaves it out)", 0, 0);
+    compare_interpreter(*file, g, got, all);
+  }
+  progress.end();
+  return report(all, session->plan().n_chips, globals);
+}
+
+}  // namespace
+
+void add_test(CLI::App& app, const Globals& globals, Action& action) {
+  auto o = std::make_shared<TestOptions>();
+  CLI::App* c = app.add_subcommand(
+      "test", "Compare the chips' answer with one chip's and with the interpreter's");
+  c->footer("Example:\n  shardwright test out/demo/demo.pef");
+  add_pef_options(*c, o->pef, globals);
+  c->add_option("--random-inputs", o->seed, "Seed of the random inputs (default 0)");
+  c->add_flag("--no-interpreter", o->no_interpreter, "Compare with one chip alone");
+  c->callback([o, &globals, &action] { action = [o, &globals] { return test_pef(*o, globals); }; });
+}
+
+}  // namespace shardwright::cli

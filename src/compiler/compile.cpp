@@ -1,0 +1,212 @@
+// The pipeline, top to bottom.
+#include "compiler/compile.h"
+
+#include <chrono>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "compiler/fit.h"
+#include "compiler/report.h"
+#include "ir/text.h"
+#include "ir/verify.h"
+#include "passes/canonicalize.h"
+#include "passes/check_supported.h"
+#include "pef/write.h"
+#include "plan/plan.h"
+#include "shard/partition.h"
+
+namespace shardwright::compiler {
+namespace {
+
+constexpr const char* kVersion = "shardwright 0.1.0";
+
+class Pipeline {
+ public:
+  Pipeline(ir::Module module, const CompileOptions& options)
+      : module_(std::move(module)), options_(options) {}
+
+  CompileResult run() {
+    check_options();
+    stage("imported", [&] { verify(ir::Stage::kImported); });
+    if (done("imported")) return std::move(result_);
+    for (const passes::Pass& pass : passes::canonical_passes()) {
+      if (options_.without.contains(pass.name)) continue;
+      stage(pass.name, [&] {
+        for (ir::Graph& graph : module_.graphs) pass.run(module_, graph);
+      });
+    }
+    // Only a model that we know whole is worth splitting.
+    stage("canonical", [&] {
+      for (const ir::Graph& graph : module_.graphs) passes::check_supported(graph);
+      verify(ir::Stage::kCanonical);
+    });
+    if (done("canonical")) return std::move(result_);
+    for (int n : options_.n_chips) add_plan(n);
+    if (!options_.until.empty()) return std::move(result_);
+    write();
+    return std::move(result_);
+  }
+
+ private:
+  void check_options() const;
+  void add_plan(int n);
+  void write();
+  void verify(ir::Stage stage) const {
+    for (const ir::Graph& graph : module_.graphs) ir::verify(module_, graph, stage);
+  }
+  // Runs, times and dumps one stage.
+  template <typename F>
+  void stage(const std::string& name, F body) {
+    if (options_.progress) options_.progress(name, 0, 0);
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    result_.stages.push_back({name, seconds.count()});
+    if (!options_.dump_folder.empty()) dump(name, ir::print(module_));
+  }
+  void dump(const std::string& name, const std::string& text) const;
+  bool done(const char* name) const { return options_.until == name; }
+
+  ir::Module module_;
+  const CompileOptions& options_;
+  CompileResult result_;
+  std::vector<PlanReport> reports_;
+};
+
+void Pipeline::check_options() const {
+  std::string names;
+  const auto known = [&](const std::string& name) {
+    bool found = false;
+    names.clear();
+    for (const passes::Pass& pass : passes::canonical_passes()) {
+      names += std::string(names.empty() ? "" : ", ") + pass.name;
+      found = found || name == pass.name;
+    }
+    return found;
+  };
+  for (const std::string& name : options_.without)
+    if (!known(name))
+      throw Error(ErrorCode::kUsage,
+                  fmt::format("--without {}: there is no such pass; passes are {}", name, names));
+  static const std::set<std::string> kStages = {"",       "imported", "canonical",
+                                                "solved", "local",    "plan"};
+  if (!kStages.contains(options_.until))
+    throw Error(ErrorCode::kUsage, fmt::format("--until {}: there is no such stage; stages are "
+                                               "imported, canonical, solved, local, plan",
+                                               options_.until));
+  for (int n : options_.n_chips)
+    if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
+}
+
+void Pipeline::dump(const std::string& name, const std::string& text) const {
+  std::string file = fmt::format("{:02}_{}.ir", result_.stages.size(), name);
+  for (char& c : file)
+    if (c == ' ') c = '_';
+  std::ofstream out(options_.dump_folder + "/" + file, std::ios::binary);
+  out << text;
+  if (!out)
+    throw Error(ErrorCode::kUsage, fmt::format("--dump: can't write {}/{}; does the folder exist?",
+                                               options_.dump_folder, file));
+}
+
+void Pipeline::add_plan(int n) {
+  const std::string chips = fmt::format("{} chip{}", n, n == 1 ? "" : "s");
+  shard::SolveOptions solve_options{.mode = n == 1 ? shard::Mode::kNone : options_.mode,
+                                    .n_chips = n,
+                                    .machine = options_.machine,
+                                    .fixed = {}};
+  std::vector<shard::Solution> solutions;
+  stage("solve " + chips, [&] { solutions = shard::solve(module_, solve_options); });
+  if (done("solved")) return;
+  std::vector<std::vector<ir::Graph>> local;
+  stage("partition " + chips, [&] {
+    for (size_t g = 0; g < module_.graphs.size(); ++g)
+      local.push_back(shard::partition(module_, module_.graphs[g], solutions[g]));
+    for (const auto& graphs : local)
+      for (const ir::Graph& graph : graphs) ir::verify(module_, graph, ir::Stage::kLocal);
+  });
+  if (!options_.dump_folder.empty())
+    for (const auto& graphs : local)
+      for (size_t chip = 0; chip < graphs.size(); ++chip)
+        dump(fmt::format("local_{}_{}_chip_{}", graphs[chip].name, n, chip),
+             ir::print(graphs[chip]));
+  if (done("local")) return;
+  stage("plan " + chips, [&] {
+    pef::Plan plan = plan::make_plan(module_, local);
+    plan.n_chips = n;
+    plan.mode = to_string(solve_options.mode);
+    for (const shard::Solution& solution : solutions)
+      for (const std::string& note : solution.notes)
+        if (std::find(plan.notes.begin(), plan.notes.end(), note) == plan.notes.end())
+          plan.notes.push_back(note);
+    result_.manifest.plans.push_back(std::move(plan));
+  });
+  check_fits(module_, result_.manifest.plans.back(), options_);
+  reports_.push_back(report_plan(module_, solutions, local, result_.manifest.plans.back()));
+}
+
+void Pipeline::write() {
+  pef::Manifest& manifest = result_.manifest;
+  manifest.model_name = options_.model_name;
+  manifest.producer = kVersion;
+  manifest.options = options_.recorded;
+  manifest.tensors = plan::tensors_of(module_);
+  for (const ir::Graph& graph : module_.graphs)
+    manifest.graphs.push_back(plan::signature_of(graph));
+  result_.report_json = to_json(module_, reports_);
+  std::vector<TensorView> views;
+  for (const ir::LogicalTensor& tensor : module_.tensors) {
+    if (tensor.bytes.data == nullptr && tensor.type.count() > 0)
+      throw Error(ErrorCode::kUsage,
+                  fmt::format("tensor '{}' has no values: a PEF can't be written; use --until plan",
+                              tensor.name));
+    views.push_back(tensor.view());
+  }
+  stage("write", [&] {
+    pef::WriteOptions write_options;
+    write_options.report_json = result_.report_json;
+    if (options_.progress)
+      write_options.progress = [&](int64_t done, int64_t total) {
+        options_.progress("write", done, total);
+      };
+    pef::write(options_.output_path, manifest, views, write_options);
+  });
+  result_.path = options_.output_path;
+  std::ifstream file(result_.path, std::ios::binary | std::ios::ate);
+  result_.size_bytes = file.tellg();
+}
+
+}  // namespace
+
+CompileResult compile(ir::Module module, const CompileOptions& options) {
+  return Pipeline(std::move(module), options).run();
+}
+
+shard::Mode parse_mode(const std::string& text) {
+  for (shard::Mode mode :
+       {shard::Mode::kNone, shard::Mode::kBatch, shard::Mode::kWeight, shard::Mode::kAuto})
+    if (to_string(mode) == text) return mode;
+  throw Error(ErrorCode::kUsage,
+              fmt::format("--tensor-parallel {}: unknown mode; give batch (splits the data), "
+                          "weight (splits the weights), auto or none",
+                          text));
+}
+
+std::string to_string(shard::Mode mode) {
+  switch (mode) {
+    case shard::Mode::kNone:
+      return "none";
+    case shard::Mode::kBatch:
+      return "batch";
+    case shard::Mode::kWeight:
+      return "weight";
+    case shard::Mode::kAuto:
+      return "auto";
+  }
+  CHECK(false);
+}
+
+}  // namespace shardwright::compiler

@@ -1,0 +1,56 @@
+// The pipeline: from an imported module to a PEF.
+#pragma once
+
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "pef/program.h"
+#include "shard/solve.h"
+
+namespace shardwright::compiler {
+
+struct CompileOptions {
+  std::string output_path;  // of the PEF
+  std::string model_name = "model";
+  shard::Mode mode = shard::Mode::kNone;
+  std::vector<int> n_chips = {1};  // a plan each
+  shard::Machine
+      machine;  // memory_bytes: of one chip; 0: this machine's memory, shared by all chips
+  std::map<std::string, std::string> recorded;  // options to keep in the manifest
+  std::string until;                            // stop after this stage ("" : write the PEF)
+  std::string dump_folder;                      // the text of every stage, if given
+  std::set<std::string> without;                // passes to leave out
+  // Called at the start of each stage ("fold_constants", "solve 4 chips", "write"); for "write"
+  // again with done and total bytes.
+  std::function<void(const std::string& stage, int64_t done, int64_t total)> progress;
+};
+
+struct StageTime {
+  std::string stage;
+  double seconds = 0;
+};
+
+struct CompileResult {
+  std::string path;  // empty if stopped by `until`
+  int64_t size_bytes = 0;
+  std::vector<StageTime> stages;
+  pef::Manifest manifest;
+  std::string report_json;
+};
+
+// Throws Error: kUnsupported (operators), kUsage (batch too small, stage or pass unknown: lists
+// them), kDoesNotFit (need, limit, remedies).
+CompileResult compile(ir::Module module, const CompileOptions& options);
+
+// The module that a PEF's report holds (its canonical graphs), over the bytes of `views` (one a
+// tensor of the manifest).
+ir::Module module_of_report(const std::string& report_json, const std::vector<TensorView>& views);
+
+// "none", "batch", "weight", "auto"; throws Error(kUsage) naming the choices.
+shard::Mode parse_mode(const std::string& text);
+std::string to_string(shard::Mode mode);
+
+}  // namespace shardwright::compiler

@@ -1,0 +1,45 @@
+// What a compile decided, as JSON that goes into the PEF: `inspect` and `test` read it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+#include "pef/program.h"
+#include "shard/partition.h"
+#include "shard/solve.h"
+
+namespace shardwright::compiler {
+
+// How one parameter is kept, and by which operator it is used.
+struct WeightReport {
+  std::string name;
+  TensorType type;
+  std::string state;     // "whole", "split(0)"
+  std::string op;        // of its first reader: "linear", "embedding"
+  std::string factor;    // of that operator's rule that is split: "m", "k", "v"; "" if none
+  std::string who, why;  // decided it
+  std::vector<int64_t> bytes_per_chip;
+  std::vector<int64_t> rows_per_chip;  // along the split dimension; empty if whole
+};
+
+struct GraphReport {
+  std::string name;
+  std::vector<shard::ExchangeInfo> exchanges;
+  std::vector<WeightReport> weights;
+  double modelled_seconds = 0;
+};
+
+struct PlanReport {
+  int n_chips = 1;
+  std::vector<GraphReport> graphs;
+};
+
+PlanReport report_plan(const ir::Module& module, const std::vector<shard::Solution>& solutions,
+                       const std::vector<std::vector<ir::Graph>>& local, const pef::Plan& plan);
+
+// One object: "schema_version", "module" (canonical text), "input_below" (integer inputs that index
+// a table: its rows), "plans".
+std::string to_json(const ir::Module& module, const std::vector<PlanReport>& plans);
+
+}  // namespace shardwright::compiler
