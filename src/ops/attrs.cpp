@@ -168,6 +168,7 @@ double Attrs::number(std::string_view name, std::optional<double> otherwise) con
   if (otherwise && !has(name)) return *otherwise;
   if (const auto* integer = find(name) ? std::get_if<int64_t>(find(name)) : nullptr)
     return static_cast<double>(*integer);
+  if (const auto* boolean = find(name) ? std::get_if<bool>(find(name)) : nullptr) return *boolean;
   return get<double>(*this, name);
 }
 

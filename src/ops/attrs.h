@@ -31,7 +31,8 @@ class Attrs {
 
   bool boolean(std::string_view name, std::optional<bool> otherwise = {}) const;
   int64_t integer(std::string_view name, std::optional<int64_t> otherwise = {}) const;
-  double number(std::string_view name, std::optional<double> otherwise = {}) const;  // int or float
+  double number(std::string_view name,
+                std::optional<double> otherwise = {}) const;  // int, float or bool
   const std::string& text(std::string_view name) const;
   const std::vector<int64_t>& integers(std::string_view name) const;
   DType dtype(std::string_view name) const;

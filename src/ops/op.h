@@ -54,9 +54,8 @@ struct OpDef {
   std::vector<DType> (*result_dtypes)(const Attrs&, OperandTypes) = nullptr;
   const char* gradient =
       nullptr;  // "dx = mul(dy, y); ..." in the expression language of passes/expression.h
-  // Not canonical: what it stands for, in the same language: "add(linear(x, weight, -), bias)"; one
-  // expression a result, separated by ";". "xs[0]" is the first of a list of tensors, a number a
-  // constant of no dimensions. Empty result: it stays as it is.
+  // Not canonical: what it stands for, in the same language: "add(linear(x, weight, -), bias)"; of
+  // several results, "(slice(x, ...), slice(x, ...))". Empty result: it stays as it is.
   const char* expansion = nullptr;
   std::string (*expansion_for)(const Attrs&, OperandTypes) = nullptr;
 

@@ -50,9 +50,71 @@
   OP(cast)                  \
   OP(type_as)               \
   /* shapes */              \
+  OP(reshape)               \
+  OP(permute)               \
+  OP(slice)                 \
+  OP(expand)                \
+  OP(cat)                   \
+  OP(clone)                 \
+  OP(pad)                   \
+  OP(unsqueeze)             \
+  OP(squeeze)               \
+  OP(repeat)                \
+  OP(repeat_interleave)     \
+  OP(transpose)             \
+  OP(t)                     \
+  OP(select)                \
+  OP(unbind)                \
+  OP(split)                 \
+  OP(split_with_sizes)      \
+  OP(chunk)                 \
+  OP(broadcast_tensors)     \
+  OP(stack)                 \
+  OP(constant_pad_nd)       \
+  OP(arange)                \
+  OP(full)                  \
+  OP(zeros)                 \
+  OP(ones)                  \
+  OP(new_zeros)             \
+  OP(new_ones)              \
+  OP(new_full)              \
+  OP(zeros_like)            \
+  OP(ones_like)             \
+  OP(full_like)             \
+  OP(scalar_tensor)         \
+  OP(cumsum)                \
+  OP(diff)                  \
+  OP(tril)                  \
+  OP(triu)                  \
+  OP(zero_pad)              \
+  OP(keep)                  \
   /* sums of products */    \
+  OP(linear)                \
+  OP(mm)                    \
+  OP(addmm)                 \
+  OP(matmul)                \
+  OP(bmm)                   \
+  OP(baddbmm)               \
+  OP(conv2d)                \
+  OP(attention)             \
   /* norms, reductions */   \
+  OP(rms_norm)              \
+  OP(layer_norm)            \
+  OP(softmax)               \
+  OP(log_softmax)           \
+  OP(sum)                   \
+  OP(mean)                  \
+  OP(amax)                  \
+  OP(amin)                  \
+  OP(argmax)                \
+  OP(topk)                  \
   /* lookups */             \
+  OP(embedding)             \
+  OP(index_select)          \
+  OP(gather)                \
+  OP(index)                 \
+  OP(index_copy)            \
+  OP(one_hot)               \
   /* between chips */       \
   OP(exchange)
 
