@@ -131,6 +131,17 @@ TensorType parse_sample_type(std::string_view text, int64_t* below) {
   return {*dtype, std::get<std::vector<int64_t>>(parse_attr(sizes))};
 }
 
+// make(), with the operator's name before the message of an Error.
+template <typename Make>
+auto within_op(const OpDef& op, Make make) {
+  try {
+    return make();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kBug) throw;
+    throw error.within(op.name);
+  }
+}
+
 const Argument& argument_named(const OpDef& op, std::string_view name) {
   for (const Argument& argument : arguments_of(op))
     if (argument.name == name) return argument;
@@ -194,12 +205,7 @@ std::string rule_text(const OpDef& op, const Attrs& attrs, OperandTypes operands
 }
 
 Rule rule_of(const OpDef& op, const Attrs& attrs, OperandTypes operands) {
-  try {
-    return bind_rule(rule_text(op, attrs, operands), operands);
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kBug) throw;
-    throw error.within(op.name);
-  }
+  return within_op(op, [&] { return bind_rule(rule_text(op, attrs, operands), operands); });
 }
 
 // PyTorch's result_type: operands without dimensions count only where they are of a higher category
@@ -216,7 +222,7 @@ std::vector<TensorType> infer_types(const OpDef& op, const Attrs& attrs, Operand
   const Rule rule = rule_of(op, attrs, operands);
   std::vector<DType> dtypes;
   if (op.result_dtypes != nullptr) {
-    dtypes = op.result_dtypes(attrs, operands);
+    dtypes = within_op(op, [&] { return op.result_dtypes(attrs, operands); });
   } else {
     dtypes.assign(rule.results.size(), promoted_dtype(operands));
   }

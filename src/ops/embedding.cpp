@@ -1,0 +1,119 @@
+// embedding: y[t..., d] = weight[indices[t...], d].
+#include "kernels/cpu/gemm.h"
+#include "ops/build.h"
+#include "ops/lookup.h"
+#include "ops/table.h"
+
+namespace shardwright::ops {
+namespace {
+
+std::vector<DType> embedding_dtypes(const Attrs&, OperandTypes operands) {
+  check_index_type("indices", *operands[1]);
+  return {operands[0]->dtype};
+}
+
+void embedding_reference(const RefCall& call) {
+  const RefTensor& weight = call.in(0);
+  const RefTensor& ids = call.in(1);
+  const int64_t width = weight.size(1);
+  for (size_t t = 0; t < ids.data.size(); ++t) {
+    const int64_t row = static_cast<int64_t>(ids.data[t]) - call.begin("v");
+    if (row < 0 || row >= weight.size(0)) continue;
+    for (int64_t d = 0; d < width; ++d)
+      call.out().data[t * static_cast<size_t>(width) + static_cast<size_t>(d)] =
+          weight.data[static_cast<size_t>(row * width + d)];
+  }
+}
+
+// Reads rows of a weight that lies in panels, because it is also the weight of a linear.
+class PanelRowsKernel : public Kernel {
+ public:
+  explicit PanelRowsKernel(const KernelSpec& spec)
+      : ids_dtype_(spec.operands[1].type.dtype),
+        panels_dtype_(kernels::panel_dtype(spec.operands[0].type.dtype)),
+        y_dtype_(spec.results[0].type.dtype),
+        ids_shape_(spec.operands[1].type.shape),
+        ids_strides_(spec.operands[1].strides),
+        y_strides_(spec.results[0].strides),
+        rows_(spec.operands[0].type.shape[0]),
+        width_(spec.operands[0].type.shape[1]),
+        begin_(spec.begin("v")) {}
+
+  void run(Member& member, const void* const* operands, void* const* results,
+           void* /*scratch*/) const noexcept override {
+    const Range share = member.share(element_count(ids_shape_));
+    for (int64_t t = share.begin; t < share.end; ++t) {
+      int64_t from = 0;
+      int64_t to = 0;
+      int64_t rest = t;
+      for (size_t i = ids_shape_.size(); i-- > 0;) {
+        from += rest % ids_shape_[i] * ids_strides_[i];
+        to += rest % ids_shape_[i] * y_strides_[i];
+        rest /= ids_shape_[i];
+      }
+      const int64_t id = ids_dtype_ == DType::kI32 ? static_cast<const int32_t*>(operands[1])[from]
+                                                   : static_cast<const int64_t*>(operands[1])[from];
+      auto* y = static_cast<std::byte*>(results[0]) + to * dtype_bytes(y_dtype_);
+      if (id < begin_ || id - begin_ >= rows_) {
+        std::fill(y, y + width_ * dtype_bytes(y_dtype_), std::byte{0});
+      } else {
+        kernels::read_panel_row(panels_dtype_, operands[0], width_, id - begin_, y, y_dtype_);
+      }
+    }
+  }
+
+ private:
+  DType ids_dtype_;
+  DType panels_dtype_;
+  DType y_dtype_;
+  Shape ids_shape_;
+  Strides ids_strides_;
+  Strides y_strides_;
+  int64_t rows_;
+  int64_t width_;
+  int64_t begin_;
+};
+
+std::unique_ptr<Kernel> make_embedding(const KernelSpec& spec) {
+  const OperandSpec& weight = spec.operands[0];
+  const OperandSpec& ids = spec.operands[1];
+  if (weight.layout == Layout::kPanels) return std::make_unique<PanelRowsKernel>(spec);
+  Lookup lookup{.shape = spec.results[0].type.shape,
+                .element_bytes = dtype_bytes(weight.type.dtype),
+                .y_strides = spec.results[0].strides,
+                .x_strides = Strides(ids.type.shape.size(), 0)};
+  lookup.x_strides.push_back(weight.strides[1]);
+  LookupIndex row{.operand = 1,
+                  .dtype = ids.type.dtype,
+                  .strides = ids.strides,
+                  .x_stride = weight.strides[0],
+                  .begin = spec.begin("v"),
+                  .rows = weight.type.shape[0]};
+  row.strides.push_back(0);
+  lookup.indices = {row};
+  return make_lookup_kernel(lookup);
+}
+
+}  // namespace
+
+// An id that is not a row of the (local) table gives zeros: so the parts of a split table add up.
+// For the same reason an id outside the whole table gives zeros, where PyTorch raises.
+const OpDef embedding{
+    .name = "embedding",
+    .arguments =
+        "weight, indices, padding_idx: int = -1, scale_grad_by_freq: bool = false, "
+        "sparse: bool = false",
+    .rule = "v d, t... -> t... d; v: sum",
+    .linear = {"weight"},
+    .result_dtypes = embedding_dtypes,
+    .reference = embedding_reference,
+    .make_kernel = make_embedding,
+    .operand_strides = Strided::kAny,
+    .result_strides = Strided::kLast,
+    .panels_readable = true,
+    .samples = {"weight: f32[37, 9], indices: i64[2, 5] < 37",
+                "weight: bf16[70, 33], indices: i32[7] < 70",
+                "weight: f16[5, 4], indices: i64[] < 5"},
+};
+
+}  // namespace shardwright::ops
