@@ -207,7 +207,7 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int n_threads) {
 
 void attention(Member& member, const AttentionArgs& args) {
   const Tables tables = active_tables();
-  if (most_columns(args) <= tables.prefill->decode_columns) return decode(member, args, tables);
+  if (most_columns(args) <= kDecodeColumns) return decode(member, args, tables);
   PrefillFunction function = tables.prefill->prefill[static_cast<int>(args.dtype)];
   const PrefillFunction by_dot = tables.prefill->prefill_dot;
   const bool can_dot = args.dtype == DType::kBF16 && args.qk_size % 2 == 0 && by_dot != nullptr;

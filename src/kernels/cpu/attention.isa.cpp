@@ -363,7 +363,6 @@ void prefill(const AttentionGroup& g, int64_t first_column, int64_t n_columns, v
 
 const AttentionTable attention_table = {
     .columns = kColumns,
-    .decode_columns = kLanes / 2,
     .prefill = {prefill<kStoreF32, false>, prefill<kStoreBF16, false>, prefill<kStoreF16, false>},
     .prefill_dot = SHARDWRIGHT_ISA_LEVEL >= 3 ? prefill<kStoreBF16, true> : nullptr,
 };

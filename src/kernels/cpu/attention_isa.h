@@ -35,7 +35,7 @@ struct AttentionGroup {
 
 inline constexpr int64_t kAttentionColumns = 192;  // at most in one call; see attention.cpp
 inline constexpr int64_t kAttentionKeys = 128;     // keys of a block: 16 KiB of scores
-inline constexpr int64_t kDecodeColumns = 8;       // at most
+inline constexpr int64_t kDecodeColumns = 8;       // so many, or fewer, are faster by `decode`
 
 // The state of one column over some keys: [0] the largest score (in powers of 2), [1] the sum of
 // the powers relative to it, then v_size sums of values.
@@ -55,8 +55,7 @@ using MergeFunction = void (*)(const float* parts, int64_t n_parts, int64_t stri
 
 // Indices are DType numbers: f32, bf16, f16.
 struct AttentionTable {
-  int32_t columns;         // of a block
-  int32_t decode_columns;  // so many, or fewer, are faster by `decode`
+  int32_t columns;  // of a block
   PrefillFunction prefill[3];
   PrefillFunction prefill_dot;  // bf16 by the dot instruction, qk_size even; or null
 };
