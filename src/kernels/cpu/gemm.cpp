@@ -34,7 +34,7 @@ constexpr int64_t kConflictBytes = 2048;
 constexpr int64_t kMaxRowsOfOneSet = 4;
 // Shares of the L2 cache: a block of x, and one panel's block of w (the next one comes beside it).
 constexpr double kL2ShareOfX = 0.4;
-constexpr double kL2ShareOfW = 0.25;
+constexpr double kL2ShareOfW = 0.125;
 
 const GemmKernels& active_kernels() {
   static constexpr const GemmKernels* kTables[kIsaCount] = {
@@ -144,7 +144,7 @@ Blocks choose_blocks(const GemmProblem& problem, int64_t rows, int64_t panels) {
   int64_t most_rows = static_cast<int64_t>(l2 * kL2ShareOfX) / blocks.staged_row_bytes();
   if (blocks.stage) most_rows = std::min(most_rows, stage_limit / blocks.staged_row_bytes());
   if (k_blocks > 1) most_rows = std::min(most_rows, kMaxSumsBytes / kSumsRowBytes);
-  most_rows = std::max(tile_rows, most_rows / tile_rows * tile_rows);
+  if (most_rows < rows) most_rows = std::max(tile_rows, most_rows / tile_rows * tile_rows);
   blocks.rows = ceil_div(rows, ceil_div(rows, most_rows));
 
   blocks.panels = panels;
