@@ -59,7 +59,8 @@ struct Input {
   std::string name;  // user inputs: the argument's name; others: the logical tensor's name, +
                      // "[dim:begin:end]" for a part
   TensorRef ref;     // not for user inputs
-  // Local graphs only: the piece of the (global) value on this chip, one range a dimension.
+  // Local graphs only: the piece of the (global) value on this chip, one range a dimension. `ref`
+  // already names the piece's elements.
   std::vector<Range> piece = {};
 };
 

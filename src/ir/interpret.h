@@ -17,10 +17,12 @@ struct InterpretOptions {
 using RefMap = std::map<std::string, ops::RefTensor>;  // by input or output name
 
 ops::RefTensor to_ref(const TensorView& view);
+// The elements of `tensor` that `ref` names, as a tensor of `type`.
+ops::RefTensor read_ref(const LogicalTensor& tensor, const TensorRef& ref, const TensorType& type);
 
 // All outputs by name. User inputs come from `inputs`; parameters, buffers, constants from the
-// module's bytes unless `inputs` has them. Throws Error(kUsage) for a missing input or a wrong
-// type.
+// module's bytes unless `inputs` has the whole logical tensor under its name. Throws Error(kUsage)
+// for a missing input or a wrong type.
 RefMap interpret(const Module& module, const Graph& graph, const RefMap& inputs,
                  const InterpretOptions& options = {});
 

@@ -7,10 +7,10 @@ namespace shardwright::ir {
 
 enum class Stage : uint8_t { kImported, kCanonical, kSolved, kLocal };
 
-// CHECKs: unique names, definitions before uses, every value produced once, operand counts and
-// result types as infer_types says (imported, canonical), inputs' refs inside their tensors,
-// outputs exist; from kCanonical: no operator with an expansion, no shape-like attributes; kLocal:
-// begins name factors, pieces match types, exchanges well formed.
+// CHECKs: unique names, definitions before uses, every value made once, operand counts, inputs'
+// refs inside their tensors, outputs exist. Global stages: result types as infer_types says, no
+// exchange, no begins, no pieces; from kCanonical no operator with an expansion. kLocal: begins are
+// sound, pieces have the shapes of their values, exchanges are well formed.
 void verify(const Module& module, const Graph& graph, Stage stage);
 
 }  // namespace shardwright::ir

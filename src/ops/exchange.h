@@ -41,10 +41,25 @@ struct Exchange {
   Shape to_shape(int chip) const;
 };
 
+// A box of a tensor: one range a dimension.
+using Piece = std::vector<Range>;
+
 Attrs to_attrs(const Exchange& exchange);
 Exchange exchange_of(const Attrs& attrs);  // CHECKs
 
 // Name "exchange"; no rule, no kernel: local graphs alone hold it, and comm runs it.
 extern const OpDef exchange;
+
+// The meaning of all this as plain loops: the interpreter, and the oracle of tests.
+RefTensor cut_piece(const RefTensor& whole, const Piece& piece);
+// CHECKs that together the pieces hold every element, and with kCopy that copies agree; `name` is
+// the value's, for the message.
+RefTensor join_pieces(const TensorType& whole, Combine combine,
+                      std::span<const RefTensor* const> tensors, std::span<const Piece> pieces,
+                      std::string_view name);
+// What each chip has after the exchange, from what each has before.
+std::vector<RefTensor> run_exchange(const Exchange& spec,
+                                    std::span<const RefTensor* const> before,
+                                    std::string_view name);
 
 }  // namespace shardwright::ops
