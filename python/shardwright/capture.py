@@ -54,8 +54,14 @@ def capture_forward(module: torch.nn.Module, inputs: Inputs) -> ExportedProgram:
         # parameter is kept all the same.
         stack.enter_context(torch.no_grad())
         stack.enter_context(_quiet())
-        program = torch.export.export(module, args, kwargs, strict=False)
-        return to_core_form(program)
+        try:
+            return to_core_form(torch.export.export(module, args, kwargs, strict=False))
+        except ShardwrightError:
+            raise
+        except Exception as error:
+            raise ShardwrightError(
+                f"torch.export can't capture {type(module).__name__}: {error}", code=3
+            ) from error
 
 
 def to_core_form(program: ExportedProgram) -> ExportedProgram:
@@ -218,7 +224,7 @@ def _strip_metadata(program: ExportedProgram) -> None:
     program._example_inputs = None  # would be a pickle, which nobody reads
 
 
-_FRAME = re.compile(r'  File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>.*)')
+_FRAME = re.compile(r'File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>.*)')
 _INSTALLED = tuple(
     {sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")}
     | set(site.getsitepackages())
