@@ -297,6 +297,18 @@ std::string compile(const std::string& model, const std::string& options_json,
       .dump();
 }
 
+// The model script's answer; its ShardwrightError is an error like ours.
+std::string provided(const std::function<std::string(const std::string&)>& provider,
+                     const std::string& options) {
+  try {
+    return provider(options);
+  } catch (const nb::python_error& error) {
+    if (!error.matches(nb::module_::import_("shardwright.errors").attr("ShardwrightError"))) throw;
+    const auto code = nb::cast<int>(error.value().attr("code"));
+    throw sw::Error(static_cast<sw::ErrorCode>(code), nb::str(error.value()).c_str());
+  }
+}
+
 int cli(const std::vector<std::string>& argv,
         const std::function<std::string(const std::string&)>& provider) {
   const std::vector<std::string> args(argv.begin() + 1, argv.end());
@@ -304,7 +316,7 @@ int cli(const std::vector<std::string>& argv,
   if (provider)
     call = [&provider](const std::string& options) {
       nb::gil_scoped_acquire acquire;
-      return provider(options);
+      return provided(provider, options);
     };
   nb::gil_scoped_release release;
   return sw::cli::run(args, argv[0], call);

@@ -18,15 +18,20 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
 
 from . import capture
 from .errors import ShardwrightError
+from .session import to_core
+
+# What `args` holds besides the options that were given.
+_DEFAULTS = {"batch_size": 1, "seq": None, "precision": None, "arch": None, "generate": False}
 
 Model = Callable[[argparse.Namespace], tuple[torch.nn.Module, capture.Inputs]]
 
@@ -59,31 +64,35 @@ def main(
 
 
 def provider(model: Model, own: argparse.Namespace, folder: Path) -> Callable[[str], str]:
-    """What the command line calls when it needs the model; the files go to `folder`. `_core.pyi`
-    has the contract."""
+    """What the command line calls when it needs the model (`_core.pyi`); files go to `folder`."""
 
     def path_of(options_json: str) -> str:
         options = json.loads(options_json)
         want = options.pop("want", "model")
-        options.setdefault("batch_size", 1)
-        args = argparse.Namespace(**{**options, **vars(own)})
-        module, inputs = _checked(model(args))
-        if options.get("precision"):
-            dtype = capture.dtype_of(options["precision"])
+        args = argparse.Namespace(**{**_DEFAULTS, **options, **vars(own)})
+        module, inputs = _called(model, args)
+        if args.precision:
+            dtype = capture.dtype_of(args.precision)
             module, inputs = capture.cast(module, dtype), capture.cast_inputs(inputs, dtype)
         if want == "reference":
             return str(write_reference(module, inputs, folder / "reference"))
-        program = (
-            _capture_generate(module, args)
-            if options.get("generate")
-            else capture.capture_forward(module, inputs)
-        )
+        if args.generate:
+            program = _capture_generate(module, args)
+        else:
+            program = capture.capture_forward(module, inputs)
         return str(capture.save(program, folder / "model.pt2"))
 
     return path_of
 
 
-def _checked(result: Any) -> tuple[torch.nn.Module, capture.Inputs]:
+def _called(model: Model, args: argparse.Namespace) -> tuple[torch.nn.Module, capture.Inputs]:
+    torch.manual_seed(0)  # each command calls model(args): random weights must be the same weights
+    try:
+        result = model(args)
+    except Exception as error:
+        if not isinstance(error, ShardwrightError):
+            traceback.print_exc()
+        raise ShardwrightError(f"model(args) in {_script()} failed: {error}") from error
     if not (
         isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], torch.nn.Module)
     ):
@@ -97,12 +106,11 @@ def _checked(result: Any) -> tuple[torch.nn.Module, capture.Inputs]:
 def _capture_generate(module: torch.nn.Module, args: argparse.Namespace) -> dict:
     from . import huggingface
 
-    return huggingface.capture_generate(module, args.batch_size, getattr(args, "seq", None) or 128)
+    return huggingface.capture_generate(module, args.batch_size, args.seq or 128)
 
 
 def write_reference(module: torch.nn.Module, inputs: capture.Inputs, folder: Path) -> Path:
-    """What PyTorch computes for `inputs`, as inputs/NAME.npy and outputs/NAME.npy; bf16 as its bits
-    in uint16."""
+    """What PyTorch computes for `inputs`: inputs/NAME.npy and outputs/NAME.npy, bf16 as uint16."""
     program = capture.capture_forward(module, inputs)
     args, kwargs = capture.as_arguments(inputs)
     with torch.no_grad():
@@ -114,13 +122,7 @@ def write_reference(module: torch.nn.Module, inputs: capture.Inputs, folder: Pat
     for kind, arrays in (("inputs", named), ("outputs", outputs)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for name, value in arrays.items():
-            value = value.detach().contiguous()
-            bits = (
-                value.view(torch.int16).numpy().view(np.uint16)
-                if value.dtype == torch.bfloat16
-                else value.numpy()
-            )
-            np.save(folder / kind / f"{name}.npy", bits)
+            np.save(folder / kind / f"{name}.npy", to_core(name, value)[0])
     return folder
 
 

@@ -67,7 +67,7 @@ def compile(
     given = {name: _plain(value) for name, value in options.items() if value is not None}
     os.environ.setdefault("SHARDWRIGHT_PYTHON", sys.executable)  # what captures a folder
     with tempfile.TemporaryDirectory(prefix="shardwright-") as folder:
-        path = _as_file(model, inputs, precision, Path(folder) / "model.pt2")
+        path = _as_file(model, inputs, given, Path(folder) / "model.pt2")
         result = json.loads(_core.compile(str(path), json.dumps(given), progress))
     return Pef(
         Path(result["path"]), result["size_bytes"], tuple(result["graphs"]), tuple(result["plans"])
@@ -80,7 +80,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool)) else list(value)
 
 
-def _as_file(model: Any, inputs: Inputs | None, precision: str | None, path: Path) -> Path:
+def _as_file(model: Any, inputs: Inputs | None, given: dict[str, Any], path: Path) -> Path:
+    """A file for the command line; takes out of `given` what capturing answers."""
     if isinstance(model, (str, os.PathLike)):
         if inputs is not None:
             raise ShardwrightError(
@@ -98,7 +99,7 @@ def _as_file(model: Any, inputs: Inputs | None, precision: str | None, path: Pat
             "an nn.Module needs example inputs, for example "
             'compile(model, {"input_ids": torch.zeros(1, 128, dtype=torch.long)}, ...)'
         )
-    if precision is not None:
-        dtype = capture.dtype_of(precision)
+    if "precision" in given:
+        dtype = capture.dtype_of(given.pop("precision"))
         model, inputs = capture.cast(model, dtype), capture.cast_inputs(inputs, dtype)
     return capture.save(capture.capture_forward(model, inputs), path)

@@ -65,15 +65,13 @@ class Session:
         """
         as_torch = any(_is_torch(value) for value in inputs.values())
         outputs = self._core.run(
-            {name: _to_core(name, value) for name, value in inputs.items()}, graph
+            {name: to_core(name, value) for name, value in inputs.items()}, graph
         )
-        return {name: _from_core(value, as_torch) for name, value in outputs.items()}
+        return {name: from_core(value, as_torch) for name, value in outputs.items()}
 
     def parameters(self, *, as_torch: bool = False) -> dict[str, Any]:
         """Whole arrays by name, gathered from the chips: NumPy (bf16 as float32), or torch."""
-        return {
-            name: _from_core(value, as_torch) for name, value in self._core.parameters().items()
-        }
+        return {name: from_core(value, as_torch) for name, value in self._core.parameters().items()}
 
     def measure(
         self, *, graph: str | None = None, runs: int | None = None, warmup: int | None = None
@@ -101,7 +99,8 @@ def _is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _to_core(name: str, value: Any) -> tuple[np.ndarray, str]:
+def to_core(name: str, value: Any) -> tuple[np.ndarray, str]:
+    """An input as the compiled module takes it: contiguous, and its dtype's name."""
     if _is_torch(value):
         import torch
 
@@ -118,7 +117,8 @@ def _to_core(name: str, value: Any) -> tuple[np.ndarray, str]:
     return (array.view(np.uint16) if dtype == "bf16" else array), dtype
 
 
-def _from_core(value: tuple[np.ndarray, str], as_torch: bool) -> Any:
+def from_core(value: tuple[np.ndarray, str], as_torch: bool) -> Any:
+    """The inverse of to_core."""
     array, dtype = value
     if as_torch:
         import torch

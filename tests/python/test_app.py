@@ -71,7 +71,7 @@ def test_reference_is_pytorch_s_result(tmp_path, precision, dtype):
         "input": ((3, 24), dtype),
         "output_0": ((3, 5), dtype),
     }
-    result = session._from_core((arrays["output_0"], precision), as_torch=True)
+    result = session.from_core((arrays["output_0"], precision), as_torch=True)
     with torch.no_grad():
         expected = module(inputs.to(module.weight.dtype))
     torch.testing.assert_close(result, expected, rtol=0, atol=0)
@@ -86,9 +86,9 @@ def test_arrays_go_to_the_core_and_back(as_torch):
         torch.zeros(2, 0, dtype=torch.float16),
     ]
     for value in values:
-        array, dtype = session._to_core("x", value)
+        array, dtype = session.to_core("x", value)
         assert array.flags.c_contiguous and array.shape == tuple(value.shape)
-        back = session._from_core((array, dtype), as_torch)
+        back = session.from_core((array, dtype), as_torch)
         if not as_torch:
             back = torch.as_tensor(back).to(value.dtype)
         torch.testing.assert_close(back, value, rtol=0, atol=0)
@@ -98,4 +98,4 @@ def test_dtype_that_no_chip_knows():
     with pytest.raises(
         ShardwrightError, match="input 'x' has dtype complex64; these work: float32"
     ):
-        session._to_core("x", np.zeros(2, np.complex64))
+        session.to_core("x", np.zeros(2, np.complex64))
