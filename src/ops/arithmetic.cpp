@@ -20,6 +20,15 @@ double power(double a, double b) { return std::pow(a, b); }
 double larger(double a, double b) { return std::isnan(a) || a > b ? a : b; }
 double smaller(double a, double b) { return std::isnan(a) || a < b ? a : b; }
 
+// Division of integers by 0 is an error in PyTorch; here it gives what storing infinity gives.
+template <auto kFunction>
+void division_reference(const RefCall& call) {
+  elementwise_reference<kFunction>(call);
+  const DType dtype = call.out().type.dtype;
+  if (is_floating(dtype)) return;
+  for (double& value : call.out().data) value = round_to(dtype, value);
+}
+
 // `other` times alpha, which is nearly always 1.
 std::string scaled_other(const Attrs& attrs) {
   const Attr* alpha = attrs.find("alpha");
@@ -140,7 +149,7 @@ const OpDef floor_divide{
     .name = "floor_divide",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
-    .reference = elementwise_reference<floor_divided>,
+    .reference = division_reference<floor_divided>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
     .result_strides = Strided::kAny,
@@ -151,7 +160,7 @@ const OpDef remainder{
     .name = "remainder",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
-    .reference = elementwise_reference<remainder_of>,
+    .reference = division_reference<remainder_of>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
     .result_strides = Strided::kAny,

@@ -113,8 +113,8 @@ class Refinement {
     for (size_t i = 1; i < borders.size(); ++i)
       if (borders[i] % borders[i - 1] != 0)
         return all_whole(from, to, std::gcd(from_.size(from[0]), to_.size(to[0])));
-    std::vector<std::string> names(borders.size());  // of the factor above each border
-    for (std::string& name : names) name = new_factor();
+    std::vector<std::string> names(borders.size() - 1);  // of the factor above each border
+    std::for_each(names.rbegin(), names.rend(), [&](std::string& name) { name = new_factor(); });
     write_words(&from_, from, borders, names);
     write_words(&to_, to, borders, names);
   }

@@ -99,7 +99,7 @@ class RuleParser {
 
   ParsedWord word() {
     ParsedWord result;
-    if (text_[0] == '1') {
+    if (std::isdigit(static_cast<unsigned char>(text_[0]))) {
       check(number() == 1, "a word that is a number must be 1");
     } else if (take("(")) {
       while (!take(")")) result.factors.push_back(factor());
@@ -173,8 +173,6 @@ class Binder {
     count_ellipses();
     for (size_t i = 0; i < types_.size(); ++i) {
       rule_.present.push_back(types_[i].has_value());
-      check(!types_[i] || !parsed_.operands[i].absent,
-            "operand " + std::to_string(i) + " is present");
       rule_.operands.push_back(types_[i] ? words(parsed_.operands[i]) : Words());
     }
     for (const ParsedTensor& result : parsed_.results) rule_.results.push_back(words(result));
@@ -195,10 +193,11 @@ class Binder {
                                        " (rule: " + std::string(text_) + ")");
   }
 
-  // How many dimensions each name... stands for.
+  // How many dimensions each name... stands for; and that each operand has as many as its words.
   void count_ellipses() {
     for (size_t i = 0; i < types_.size(); ++i) {
       if (!types_[i]) continue;
+      check(!parsed_.operands[i].absent, "operand " + std::to_string(i) + " is present");
       const ParsedWord* ellipsis = nullptr;
       int others = 0;
       for (const ParsedWord& word : parsed_.operands[i].words) {
