@@ -1,5 +1,6 @@
 # src/pef: the FlatBuffers schema becomes a header at build time.
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(ZLIB REQUIRED)
 find_program(FLATC flatc REQUIRED)
 file(GLOB pef_schemas CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/pef/*.fbs)
 set(pef_generated "")
@@ -14,5 +15,5 @@ sw_folder(pef DEPS ops)
 if(TARGET sw_pef)
   target_sources(sw_pef PRIVATE ${pef_generated})
   target_include_directories(sw_pef SYSTEM PUBLIC ${CMAKE_BINARY_DIR}/generated)
-  target_link_libraries(sw_pef PUBLIC OpenSSL::Crypto)
+  target_link_libraries(sw_pef PUBLIC OpenSSL::Crypto ZLIB::ZLIB)
 endif()

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/team.h"
 #include "ops/attrs.h"
 #include "ops/exchange.h"
 #include "ops/kernel.h"
@@ -24,7 +25,8 @@ struct Tensor {
   bool trainable = false;
   bool constant =
       false;  // made by the compiler or lifted by torch.export: not a parameter of the user
-  int64_t offset_bytes = 0;  // in the file; set by the writer
+  int64_t offset_bytes = -1;  // in the weights segment; set by the writer; -1: the file does not
+                              // hold its bytes
 };
 
 struct Signature {  // of a user input or output
@@ -61,6 +63,14 @@ struct Buffer {
   TensorType type;  // local
   Strides strides;
 };
+
+// The bytes of `type`. Throws Error(kBrokenFile) for a negative size, more than kMaxDims
+// dimensions, or more bytes than 64 bits count.
+int64_t checked_bytes(const TensorType& type);
+// From the first byte of the buffer to behind its last, in its space (of a parameter: in the
+// piece's memory); empty if it is absent or has no elements. Throws Error(kBrokenFile) for strides
+// that don't fit the shape, are negative, or lead beyond 64 bits.
+Range byte_range(const Buffer& buffer);
 
 struct Step {
   std::string op;

@@ -9,6 +9,8 @@
 
 namespace shardwright::pef {
 
+struct SegmentInfo;
+
 class File {
  public:
   // Maps and checks all metadata. Programs of `n_chips`'s plan alone are decoded if n_chips > 0 (0:
@@ -22,21 +24,27 @@ class File {
   const std::string& path() const { return path_; }
   int64_t size_bytes() const { return size_bytes_; }
   // The whole, contiguous tensor in the mapping. Its leaves are hashed when first touched (throws
-  // Error(kBrokenFile)).
-  TensorView tensor(int index) const;
-  // Hashes every byte; checks that the ZIP directory and the index agree and that every byte is
-  // accounted for.
+  // Error(kBrokenFile)) unless `verify` is false. Threads may call it together: each leaf is hashed
+  // once. Throws Error(kUsage) where the file was written without the tensor's bytes.
+  TensorView tensor(int index, bool verify = true) const;
+  // Its bytes alone, not hashed: for a reader that has called tensor(), or was told not to check.
+  const std::byte* tensor_bytes(int index) const { return tensor(index, false).data; }
+  // Hashes every byte of the weights (open() has accounted for all others). Throws
+  // Error(kBrokenFile).
   void verify_deep() const;
   struct Segment {
     std::string name;
     int64_t offset_bytes = 0;
     int64_t size_bytes = 0;
+    bool operator==(const Segment&) const = default;
   };
   std::vector<Segment> segments() const;
   ~File();
 
  private:
   File();
+  void read_metadata(int n_chips);
+  void read_segment(const SegmentInfo& segment, int n_chips);
   struct State;
   std::unique_ptr<State> state_;
   Manifest manifest_;
@@ -47,7 +55,9 @@ class File {
 
 // The semantic checks, apart from the file: every index, offset, stride inside its memory;
 // operators known; steps' rules fit; definitions before uses; all chips of a plan list the same
-// exchanges in the same order with matching sizes. Throws Error(kBrokenFile).
+// exchanges in the same order with matching sizes; every read finds what one step wrote and nothing
+// has overwritten; steps without a barrier between them touch different bytes. Plans without chips
+// (not decoded) are skipped. Throws Error(kBrokenFile).
 void check_manifest(const Manifest& manifest);
 
 }  // namespace shardwright::pef

@@ -11,7 +11,7 @@ namespace shardwright::pef {
 
 struct WriteOptions {
   std::string report_json = "{}";  // the explain data
-  std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
+  std::function<void(int64_t done_bytes, int64_t total_bytes)> progress = {};
 };
 
 // `views[i]` are the bytes of manifest.tensors[i], any strides. Writes to a temporary name beside

@@ -1,0 +1,323 @@
+// check_program: walks the steps and keeps book of who wrote which bytes.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "ops/exchange.h"
+#include "ops/op.h"
+#include "pef/check.h"
+
+namespace shardwright::pef {
+namespace {
+
+constexpr int64_t kArenaAlignBytes = 64;
+
+[[noreturn]] void broken(const std::string& message) {
+  throw Error(ErrorCode::kBrokenFile, message);
+}
+
+bool overlap(const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; }
+
+// Bytes of one memory with the step that wrote each last.
+class Owners {
+ public:
+  void write(const Range& range, int step) {
+    if (range.empty()) return;
+    split(range.begin);
+    split(range.end);
+    owners_.erase(owners_.lower_bound(range.begin), owners_.lower_bound(range.end));
+    owners_[range.begin] = {range.end, step};
+  }
+
+  // All of the range was written by one step.
+  bool whole(const Range& range) const {
+    if (range.empty()) return true;
+    auto after = owners_.upper_bound(range.begin);
+    return after != owners_.begin() && (--after)->second.end >= range.end;
+  }
+
+ private:
+  struct Owned {
+    int64_t end = 0;
+    int step = -1;
+  };
+
+  void split(int64_t at) {
+    auto after = owners_.upper_bound(at);
+    if (after == owners_.begin()) return;
+    Owned& before = (--after)->second;
+    if (after->first == at || before.end <= at) return;
+    owners_[at] = before;
+    before.end = at;
+  }
+
+  std::map<int64_t, Owned> owners_;  // by first byte; they don't overlap
+};
+
+struct Access {
+  Space space;
+  int index;
+  Range range;
+  bool overlaps(const Access& other) const {
+    return space == other.space && index == other.index && overlap(range, other.range);
+  }
+};
+
+// Operators whose rule must fit on a chip's own pieces as it does on whole tensors: those with one
+// text. (A rule made from attributes speaks of whole tensors: 5 of 9 heads need not share KV heads
+// as 9 do.)
+bool rule_holds_locally(const ops::OpDef& op) {
+  return op.elementwise || (op.rule != nullptr && op.rule_for == nullptr &&
+                            std::string_view(op.rule).find('/') == std::string_view::npos);
+}
+
+bool kind_fits(ops::Argument::Kind kind, const ops::Attr& attr) {
+  using Kind = ops::Argument::Kind;
+  const auto is = [&]<typename T>(T) { return std::holds_alternative<T>(attr); };
+  switch (kind) {
+    case Kind::kInt:
+      return is(int64_t{});
+    case Kind::kFloat:
+    case Kind::kNumber:
+      return is(int64_t{}) || is(double{}) || is(bool{});
+    case Kind::kBool:
+      return is(bool{});
+    case Kind::kString:
+      return is(std::string{});
+    case Kind::kInts:
+      return is(std::vector<int64_t>{});
+    case Kind::kFloats:
+      return is(std::vector<double>{});
+    case Kind::kDType:
+      return is(DType{});
+    default:
+      return false;
+  }
+}
+
+class Walk {
+ public:
+  Walk(const Manifest& manifest, const Plan& plan, int chip, int graph)
+      : plan_(plan),
+        chip_index_(chip),
+        chip_(plan.chips[static_cast<size_t>(chip)]),
+        signature_(manifest.graphs[static_cast<size_t>(graph)]),
+        program_(chip_.programs[static_cast<size_t>(graph)]),
+        tensors_(manifest.tensors) {}
+
+  void run() {
+    for (size_t i = 0; i < program_.steps.size(); ++i) {
+      const Step& step = program_.steps[i];
+      try {
+        check_step(step, static_cast<int>(i));
+      } catch (const Error& error) {
+        throw error.within(fmt::format("chip {}, graph {}, step {} ({} of {})", chip_index_,
+                                       signature_.name, i, step.op, step.source));
+      }
+    }
+    if (program_.arena_bytes < arena_end_ ||
+        program_.arena_bytes > round_up(arena_end_, kArenaAlignBytes))
+      broken(fmt::format("chip {}, graph {}: the arena has {} bytes, its steps use {}", chip_index_,
+                         signature_.name, program_.arena_bytes, arena_end_));
+  }
+
+ private:
+  void check_step(const Step& step, int index) {
+    const ops::OpDef* op = ops::find_op(step.op);
+    const bool exchange = op == &ops::exchange;
+    if (op == nullptr || step.op != op->name || (op->make_kernel == nullptr && !exchange))
+      broken("this version can't run operator '" + step.op + "'");
+    check_arguments(*op, step);
+    std::vector<Access> reads;
+    std::vector<Access> writes;
+    for (const Buffer& buffer : step.operands) reads.push_back(access(buffer, false));
+    for (const Buffer& buffer : step.results) writes.push_back(access(buffer, true));
+    for (const Access& read : reads)
+      if ((read.space == Space::kArena || read.space == Space::kOutput) &&
+          !owners_[{read.space, read.index}].whole(read.range))
+        broken(fmt::format("it reads bytes {} to {} of {}, which no step before wrote as a whole",
+                           read.range.begin, read.range.end,
+                           read.space == Space::kArena ? "the arena" : "an output"));
+    check_sharing(*op, step, reads, writes);
+    check_barrier(step, reads, writes);
+    for (const Access& write : writes)
+      owners_[{write.space, write.index}].write(write.range, index);
+    if (exchange)
+      check_exchange(step);
+    else
+      check_rule(*op, step);
+  }
+
+  void check_arguments(const ops::OpDef& op, const Step& step) const {
+    size_t tensors = 0;
+    bool list = false;
+    for (const ops::Argument& argument : ops::arguments_of(op)) {
+      if (argument.kind == ops::Argument::Kind::kTensors) list = true;
+      if (argument.kind == ops::Argument::Kind::kTensor &&
+          (tensors >= step.operands.size() || step.operands[tensors].space == Space::kNone))
+        broken("operand " + argument.name + " is missing");
+      if (argument.is_tensor()) {
+        ++tensors;
+        continue;
+      }
+      const ops::Attr* attr = step.attrs.find(argument.name);
+      const bool none = attr == nullptr || std::holds_alternative<std::monostate>(*attr);
+      if (!none && !kind_fits(argument.kind, *attr))
+        broken("attribute " + argument.name + " is " + ops::to_string(*attr));
+    }
+    if (step.results.empty() || (!list && step.operands.size() > tensors))
+      broken(fmt::format("it has {} operands and {} results", step.operands.size(),
+                         step.results.size()));
+    for (const auto& [factor, begin] : step.begins)
+      if (begin < 0) broken(fmt::format("factor {} begins at {}", factor, begin));
+  }
+
+  // Where a buffer lies; throws unless all of it is inside its memory.
+  Access access(const Buffer& buffer, bool written) {
+    Range range = byte_range(buffer);
+    int64_t size = 0;
+    const auto known = [&](size_t count) {
+      if (buffer.index < 0 || static_cast<size_t>(buffer.index) >= count)
+        broken(fmt::format("buffer {} of {} does not exist", buffer.index, count));
+      return static_cast<size_t>(buffer.index);
+    };
+    const auto array = [&](const std::vector<Signature>& arrays) {
+      const TensorType& type = arrays[known(arrays.size())].type;
+      if (type.dtype != buffer.type.dtype) broken("an array of the user has another dtype");
+      return type.bytes();
+    };
+    switch (buffer.space) {
+      case Space::kNone:
+        if (written) broken("a result has no place");
+        return {Space::kNone, -1, {}};
+      case Space::kArena:
+        size = program_.arena_bytes;
+        arena_end_ = std::max(arena_end_, range.end);
+        break;
+      case Space::kParameter: {
+        const Piece& piece = chip_.pieces[known(chip_.pieces.size())];
+        size = piece.memory_bytes;
+        if (tensors_[static_cast<size_t>(piece.tensor)].type.dtype != buffer.type.dtype)
+          broken("a parameter has another dtype");
+        if (piece.layout == ops::Layout::kPanels) {
+          if (written || buffer.offset_bytes != 0 || piece.shape != buffer.type.shape)
+            broken("panels can only be read as a whole");
+          range = {0, size};
+        }
+        break;
+      }
+      case Space::kInput:
+        size = array(signature_.inputs);
+        if (written) broken("it writes into an input");
+        break;
+      case Space::kOutput:
+        size = array(signature_.outputs);
+        break;
+    }
+    if (range.end > size || (range.empty() && buffer.offset_bytes > size))
+      broken(fmt::format("a buffer reaches to byte {} of {}", range.end, size));
+    if (buffer.offset_bytes % dtype_bytes(buffer.type.dtype) != 0)
+      broken(fmt::format("a buffer starts at byte {}", buffer.offset_bytes));
+    if (written)
+      for (size_t d = 0; d < buffer.strides.size(); ++d)
+        if (buffer.strides[d] == 0 && buffer.type.shape[d] > 1)
+          broken("a result has a stride of 0");
+    return {buffer.space, buffer.space == Space::kArena ? 0 : buffer.index, range};
+  }
+
+  // A result may share memory with an operand only where the operator works in place, element by
+  // element.
+  static void check_sharing(const ops::OpDef& op, const Step& step,
+                            const std::vector<Access>& reads, const std::vector<Access>& writes) {
+    for (size_t w = 0; w < writes.size(); ++w) {
+      for (size_t r = 0; r < reads.size(); ++r) {
+        if (!writes[w].overlaps(reads[r])) continue;
+        const Buffer& result = step.results[w];
+        const Buffer& operand = step.operands[r];
+        if (!op.in_place || result.offset_bytes != operand.offset_bytes ||
+            result.type.shape != operand.type.shape || result.strides != operand.strides ||
+            dtype_bytes(result.type.dtype) != dtype_bytes(operand.type.dtype))
+          broken(fmt::format("result {} overlaps operand {}", w, r));
+      }
+      for (size_t v = 0; v < w; ++v)
+        if (writes[w].overlaps(writes[v])) broken(fmt::format("results {} and {} overlap", v, w));
+    }
+  }
+
+  void check_barrier(const Step& step, const std::vector<Access>& reads,
+                     const std::vector<Access>& writes) {
+    if (step.barrier_before) {
+      reads_.clear();
+      writes_.clear();
+    }
+    const auto meets = [](const std::vector<Access>& a, const std::vector<Access>& b) {
+      return std::any_of(a.begin(), a.end(), [&](const Access& one) {
+        return std::any_of(b.begin(), b.end(),
+                           [&](const Access& other) { return one.overlaps(other); });
+      });
+    };
+    if (meets(reads, writes_) || meets(writes, writes_) || meets(writes, reads_))
+      broken("it needs a barrier before it");
+    reads_.insert(reads_.end(), reads.begin(), reads.end());
+    writes_.insert(writes_.end(), writes.begin(), writes.end());
+  }
+
+  void check_exchange(const Step& step) const {
+    const ops::Exchange exchange = ops::exchange_of(step.attrs);
+    if (exchange.n != plan_.n_chips || step.operands.size() != 1 || step.results.size() != 1)
+      broken(fmt::format("it is between {} chips", exchange.n));
+    const Buffer& source = step.operands[0];
+    const Buffer& target = step.results[0];
+    if (source.type.shape != exchange.from_shape(chip_index_) ||
+        target.type.shape != exchange.to_shape(chip_index_) ||
+        source.type.dtype != target.type.dtype)
+      broken("it goes from " + to_string(source.type) + " to " + to_string(target.type));
+    for (const Buffer* buffer : {&source, &target})
+      if (buffer->type.count() > 0 && !is_contiguous(buffer->type.shape, buffer->strides))
+        broken("its buffers are not contiguous");
+  }
+
+  static void check_rule(const ops::OpDef& op, const Step& step) {
+    std::vector<std::optional<TensorType>> operands;
+    for (const Buffer& buffer : step.operands) {
+      if (buffer.space == Space::kNone)
+        operands.emplace_back();
+      else
+        operands.emplace_back(buffer.type);
+      if (buffer.space != Space::kNone && buffer.type.count() == 0) return;
+    }
+    if (!rule_holds_locally(op)) return;
+    size_t tensors = 0;
+    for (const ops::Argument& argument : ops::arguments_of(op)) tensors += argument.is_tensor();
+    operands.resize(std::max(tensors, operands.size()));
+    const std::vector<TensorType> types = ops::infer_types(op, step.attrs, operands);
+    if (types.size() != step.results.size())
+      broken(fmt::format("it has {} results, not {}", step.results.size(), types.size()));
+    for (size_t i = 0; i < types.size(); ++i)
+      if (types[i] != step.results[i].type)
+        broken(fmt::format("result {} is {}, its rule gives {}", i, to_string(step.results[i].type),
+                           to_string(types[i])));
+  }
+
+  const Plan& plan_;
+  const int chip_index_;
+  const ChipPlan& chip_;
+  const GraphSignature& signature_;
+  const Program& program_;
+  const std::vector<Tensor>& tensors_;
+  std::map<std::pair<Space, int>, Owners> owners_;
+  std::vector<Access> reads_;   // since the last barrier
+  std::vector<Access> writes_;  // the same
+  int64_t arena_end_ = 0;
+};
+
+}  // namespace
+
+void check_program(const Manifest& manifest, const Plan& plan, int chip, int graph) {
+  Walk(manifest, plan, chip, graph).run();
+}
+
+}  // namespace shardwright::pef

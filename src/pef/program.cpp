@@ -1,0 +1,43 @@
+// Sizes and ranges of what a PEF describes.
+#include "pef/program.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace shardwright::pef {
+
+int64_t checked_bytes(const TensorType& type) {
+  int64_t bytes = dtype_bytes(type.dtype);
+  bool empty = false;
+  for (int64_t size : type.shape) {
+    if (size < 0)
+      throw Error(ErrorCode::kBrokenFile, "a tensor has the shape " + to_string(type.shape));
+    empty |= size == 0;
+    if (size > 0) bytes = checked_mul(bytes, size);
+  }
+  if (type.ndim() > kMaxDims)
+    throw Error(ErrorCode::kBrokenFile, "a tensor has " + std::to_string(type.ndim()) +
+                                            " dimensions; at most " + std::to_string(kMaxDims) +
+                                            " are possible");
+  return empty ? 0 : bytes;
+}
+
+Range byte_range(const Buffer& buffer) {
+  const Shape& shape = buffer.type.shape;
+  const int64_t bytes = checked_bytes(buffer.type);
+  if (buffer.strides.size() != shape.size() || buffer.offset_bytes < 0)
+    throw Error(ErrorCode::kBrokenFile, "a buffer of shape " + to_string(shape) + " has strides " +
+                                            to_string(buffer.strides) + " and starts at byte " +
+                                            std::to_string(buffer.offset_bytes));
+  int64_t last = 0;  // element
+  for (size_t d = 0; d < shape.size(); ++d) {
+    if (buffer.strides[d] < 0)
+      throw Error(ErrorCode::kBrokenFile, "a buffer has a negative stride");
+    if (shape[d] > 1) last = checked_add(last, checked_mul(shape[d] - 1, buffer.strides[d]));
+  }
+  if (buffer.space == Space::kNone || bytes == 0) return {};
+  const int64_t end = checked_mul(checked_add(last, 1), dtype_bytes(buffer.type.dtype));
+  return {buffer.offset_bytes, checked_add(buffer.offset_bytes, end)};
+}
+
+}  // namespace shardwright::pef
