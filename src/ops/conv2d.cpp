@@ -67,12 +67,13 @@ std::string conv2d_expansion(const Attrs&, OperandTypes operands) {
     image = "slice(" + image + ", dim=2, start=0, end=" + std::to_string(rows * p) + ")";
   if (x[3] != columns * q)
     image = "slice(" + image + ", dim=3, start=0, end=" + std::to_string(columns * q) + ")";
-  return "a = view(" + image + ", size=" + ints_text(Shape{n, c, rows, p, columns, q}) +
-         "); b = view(permute(a, dims=[0, 2, 4, 1, 3, 5]), size=" +
+  return "a = reshape(" + image + ", shape=" + ints_text(Shape{n, c, rows, p, columns, q}) +
+         "); b = reshape(permute(a, dims=[0, 2, 4, 1, 3, 5]), shape=" +
          ints_text(Shape{n, rows * columns, c * p * q}) +
-         "); y = linear(b, view(weight, size=" + ints_text(Shape{m, c * p * q}) + "), " +
+         "); y = linear(b, reshape(weight, shape=" + ints_text(Shape{m, c * p * q}) + "), " +
          (operands[2] ? "bias" : "-") +
-         "); view(permute(y, dims=[0, 2, 1]), size=" + ints_text(Shape{n, m, rows, columns}) + ")";
+         "); reshape(permute(y, dims=[0, 2, 1]), shape=" + ints_text(Shape{n, m, rows, columns}) +
+         ")";
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // embedding: y[t..., d] = weight[indices[t...], d].
+#include <algorithm>
+
 #include "kernels/cpu/gemm.h"
 #include "ops/build.h"
 #include "ops/lookup.h"

@@ -5,8 +5,6 @@
 #include "ops/lookup.h"
 #include "ops/table.h"
 
-#include <cstring>
-
 namespace shardwright::ops {
 namespace {
 

@@ -60,14 +60,14 @@ std::string matmul_expansion(const Attrs&, OperandTypes operands) {
   if (y.size() == 2) return "linear(x, permute(y, dims=[1, 0]), -)";
   if (y.size() == 1) {
     const Shape result(x.begin(), x.end() - 1);
-    return "view(linear(x, view(y, size=" + ints_text(Shape{1, y[0]}) +
-           "), -), size=" + ints_text(result) + ")";
+    return "reshape(linear(x, reshape(y, shape=" + ints_text(Shape{1, y[0]}) +
+           "), -), shape=" + ints_text(result) + ")";
   }
   if (x.size() == 1) {
     Shape result = y;
     result.erase(result.end() - 2);
-    return "view(matmul(view(x, size=" + ints_text(Shape{1, x[0]}) +
-           "), y), size=" + ints_text(result) + ")";
+    return "reshape(matmul(reshape(x, shape=" + ints_text(Shape{1, x[0]}) +
+           "), y), shape=" + ints_text(result) + ")";
   }
   return "";
 }

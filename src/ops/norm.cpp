@@ -59,10 +59,10 @@ std::string norm_expansion(const std::string& op, const std::string& parameters,
     const std::string name = i == 1 ? "weight" : "bias";
     flat_parameters += i > 1 ? ", " : "";
     flat_parameters +=
-        operands[i] ? "view(" + name + ", size=" + ints_text(Shape{flat.back()}) + ")" : "-";
+        operands[i] ? "reshape(" + name + ", shape=" + ints_text(Shape{flat.back()}) + ")" : "-";
   }
-  return "view(" + op + "(view(x, size=" + ints_text(flat) + "), " + flat_parameters + ", " +
-         attributes + "), size=" + ints_text(shape) + ")";
+  return "reshape(" + op + "(reshape(x, shape=" + ints_text(flat) + "), " + flat_parameters + ", " +
+         attributes + "), shape=" + ints_text(shape) + ")";
 }
 
 // PyTorch's eps where none is given: the smallest step at 1 in the dtype of x.

@@ -66,9 +66,9 @@ TEST(Matmul, MatrixOperandIsLinear) {
   EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], y: f32[5, 7]"),
             "linear(x, permute(y, dims=[1, 0]), -)");
   EXPECT_EQ(expansion_of(matmul, "x: f32[5], y: f32[2, 5, 7]"),
-            "view(matmul(view(x, size=[1, 5]), y), size=[2, 7])");
+            "reshape(matmul(reshape(x, shape=[1, 5]), y), shape=[2, 7])");
   EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], y: f32[5]"),
-            "view(linear(x, view(y, size=[1, 5]), -), size=[2, 3])");
+            "reshape(linear(x, reshape(y, shape=[1, 5]), -), shape=[2, 3])");
 }
 
 TEST(Addmm, ScalesOnlyWhereAsked) {

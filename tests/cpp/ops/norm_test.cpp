@@ -18,9 +18,10 @@ TEST(Norm, CanonicalFormHasNoShape) {
   EXPECT_EQ(expansion_of(layer_norm,
                          "x: f32[2, 3, 4], weight: f32[4], bias: f32[4], normalized_shape=[4]"),
             "layer_norm(x, weight, bias, eps=1e-05)");
-  EXPECT_EQ(expansion_of(layer_norm, "x: f32[2, 3, 4], weight: f32[3, 4], normalized_shape=[3, 4]"),
-            "view(layer_norm(view(x, size=[2, 12]), view(weight, size=[12]), -, eps=1e-05), "
-            "size=[2, 3, 4])");
+  EXPECT_EQ(
+      expansion_of(layer_norm, "x: f32[2, 3, 4], weight: f32[3, 4], normalized_shape=[3, 4]"),
+      "reshape(layer_norm(reshape(x, shape=[2, 12]), reshape(weight, shape=[12]), -, eps=1e-05), "
+      "shape=[2, 3, 4])");
   EXPECT_EQ(expansion_of(rms_norm, "x: bf16[2, 4], normalized_shape=[4]"),
             "rms_norm(x, -, eps=0.0078125, round_before_weight=false, weight_plus_one=false)");
   EXPECT_EQ(expansion_of(rms_norm, rms_norm.samples[0]), "");
