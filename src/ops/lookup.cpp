@@ -33,6 +33,7 @@ class LookupKernel : public Kernel {
   void run(Member& member, const void* const* operands, void* const* results,
            void* /*scratch*/) const noexcept override {
     const Range runs = member.share(n_runs_);
+    if (runs.empty()) return;
     const auto run_bytes = static_cast<size_t>(run_ * lookup_.element_bytes);
     const auto* x = static_cast<const std::byte*>(operands[lookup_.x_operand]);
     auto* y = static_cast<std::byte*>(results[0]);

@@ -1,6 +1,7 @@
 // The machine that the cost model counts with. All rates per chip.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace shardwright::shard {

@@ -10,13 +10,21 @@
 namespace shardwright::shard {
 
 enum class StateKind : uint8_t { kWhole, kPartialSum, kPartialMax, kSplit };
-enum class Variant : uint8_t { kSame, kSum, kOwn };  // of a split; differ only where cuts overlap
+// Of a split. They differ only where cuts overlap; without overlap every split is kSame.
+//   same  where cuts overlap the copies are equal
+//   sum   a row's value is the sum over the chips that hold it
+//   own   a row belongs to the first chip that has it
+enum class Variant : uint8_t { kSame, kSum, kOwn };
 
 struct State {
   StateKind kind = StateKind::kWhole;
   int dim = -1;                      // of a split
   Variant variant = Variant::kSame;  // of a split
 
+  bool is_split() const { return kind == StateKind::kSplit; }
+  bool is_partial() const {
+    return kind == StateKind::kPartialSum || kind == StateKind::kPartialMax;
+  }
   bool operator==(const State&) const = default;
   auto operator<=>(const State&) const = default;
 };
@@ -34,5 +42,26 @@ using Cuts = std::vector<Range>;  // one a chip; uneven, empty or overlapping
 
 bool overlaps(const Cuts& cuts);
 Cuts own_cuts(const Cuts& cuts);  // each row to the first chip that has it
+int count_pieces(const Cuts& cuts);   // that are not empty
+int64_t largest_piece(const Cuts& cuts);
+
+// How a value goes from one state to another: at most one exchange, to the state `reached`, and
+// then steps on each chip alone. Total: any state can become any other.
+enum class Transfer : uint8_t {
+  kNone,
+  kAllReduce,
+  kReduceScatter,
+  kAllGather,
+  kAllToAll,
+  kOverlapReduce
+};
+struct Conversion {
+  Transfer transfer = Transfer::kNone;
+  State reached;
+};
+Conversion conversion(const State& from, const State& to);
+// True if no chip needs anything of another: slices, zero padding, "keep on chip 0".
+bool converts_locally(const State& from, const State& to);
+const char* transfer_name(Transfer transfer);  // "all_reduce", ...
 
 }  // namespace shardwright::shard

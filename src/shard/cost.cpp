@@ -1,0 +1,133 @@
+// The cost model. Names no operator: what a node does follows from its rule.
+#include "shard/cost.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace shardwright::shard {
+namespace {
+
+using ops::FactorKind;
+using ops::Rule;
+
+// A chain of elementwise operators runs as one loop over a tile that stays in cache; its tensors
+// pass through memory once, not once an operator. Chains of four are typical.
+constexpr double kFusedElementwise = 0.25;
+
+bool in_operands(const Rule& rule, size_t operand, int factor) {
+  return rule.present[operand] && rule.contains(rule.operands[operand], factor);
+}
+
+// Rows of this operand are picked by integers (embedding, pick): only the picked ones are read.
+bool is_lookup(const ir::Graph& graph, const ir::Node& node, const Rule& rule, size_t operand) {
+  bool has_ids = false;
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    has_ids = has_ids || (i != operand && node.inputs[i] != ir::kNoValue &&
+                          is_integer(graph.type(node.inputs[i]).dtype));
+  if (!has_ids) return false;
+  for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f) {
+    if (rule.factors[static_cast<size_t>(f)].kind != FactorKind::kSum ||
+        !in_operands(rule, operand, f))
+      continue;
+    bool alone = true;
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      alone = alone && (i == operand || !in_operands(rule, i, f));
+    if (alone) return true;
+  }
+  return false;
+}
+
+double largest_bytes(const ir::Graph& graph, ir::ValueId value, const State& state,
+                     const Colours& colours) {
+  const TensorType& type = graph.type(value);
+  const auto bytes = static_cast<double>(type.bytes());
+  if (!state.is_split()) return bytes;
+  return bytes * static_cast<double>(largest_piece(state_cuts(graph, value, state, colours))) /
+         static_cast<double>(type.shape[static_cast<size_t>(state.dim)]);
+}
+
+}  // namespace
+
+Cost cost_of_seconds(double seconds) {
+  constexpr double kMost = 3.6e16;  // 2^55
+  return static_cast<Cost>(std::min(std::round(seconds * 1e12) * kCostPerPicosecond, kMost));
+}
+
+double seconds_of(Cost cost) { return static_cast<double>(cost / kCostPerPicosecond) * 1e-12; }
+
+bool is_gemm(const ir::Node& node, const Rule& rule) {
+  if (node.op->elementwise) return false;
+  for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f) {
+    int holders = 0, tensors = 0;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      if (node.inputs[i] == ir::kNoValue) continue;
+      ++tensors;
+      holders += in_operands(rule, i, f) ? 1 : 0;
+    }
+    if (rule.factors[static_cast<size_t>(f)].kind == FactorKind::kSum && tensors >= 2 &&
+        holders >= 1)
+      return true;
+  }
+  return false;
+}
+
+double node_seconds(const ir::Graph& graph, const ir::Node& node, const Rule& rule,
+                    const Strategy& strategy, const Colours& colours, const Machine& machine,
+                    const NodeContext& context) {
+  if (node.op->view != nullptr || context.adds_gemm_result) return 0;
+  double share = 1;
+  if (strategy.factor >= 0) {
+    Cuts cuts = *factor_cuts(graph, node, rule, strategy.factor, colours);
+    if (strategy.own) cuts = own_cuts(cuts);
+    share = static_cast<double>(largest_piece(cuts)) /
+            static_cast<double>(rule.factors[static_cast<size_t>(strategy.factor)].size);
+  }
+  const double flops = ops::flops_of(*node.op, node.attrs, rule) * share;
+  double bytes = 0;
+  for (size_t i = 0; i < node.outputs.size(); ++i)
+    bytes += largest_bytes(graph, node.outputs[i], strategy.results[i], colours);
+  const double written = bytes;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (node.inputs[i] == ir::kNoValue) continue;
+    bytes += is_lookup(graph, node, rule, i)
+                 ? written
+                 : largest_bytes(graph, node.inputs[i], strategy.operands[i], colours);
+  }
+  const double seconds = std::max(flops / machine.flops_per_s, bytes / machine.bytes_per_s);
+  return node.op->elementwise ? seconds * kFusedElementwise : seconds;
+}
+
+double conversion_seconds(const ir::Graph& graph, ir::ValueId value, const State& from,
+                          const State& to, const Colours& colours, const Machine& machine) {
+  const Conversion c = conversion(from, to);
+  if (c.transfer == Transfer::kNone) return 0;
+  const double n = colours.n_chips;
+  const double a = machine.link_latency_s;
+  const double b = static_cast<double>(graph.type(value).bytes()) / machine.link_bytes_per_s;
+  // Rows that several chips hold are sent once more to be added up.
+  double extra = 0;
+  if (from.is_split() && from.variant == Variant::kSum) {
+    const Cuts cuts = state_cuts(graph, value, from, colours);
+    const auto size =
+        static_cast<double>(graph.type(value).shape[static_cast<size_t>(from.dim)]);
+    double held = 0;
+    for (const Range& cut : cuts) held += static_cast<double>(cut.size());
+    extra = b * (held - size) / size;
+  }
+  switch (c.transfer) {
+    case Transfer::kNone:
+      return 0;
+    case Transfer::kAllReduce:  // one shot, or reduce_scatter and all_gather
+      return std::min(a + (n - 1) * b, 2 * a + 2 * (n - 1) / n * b);
+    case Transfer::kReduceScatter:
+    case Transfer::kAllGather:
+      return a + (n - 1) / n * b + extra;
+    case Transfer::kAllToAll:
+      return a + (n - 1) / (n * n) * b + extra;
+    case Transfer::kOverlapReduce:
+      return a + extra;
+  }
+  return 0;
+}
+
+}  // namespace shardwright::shard

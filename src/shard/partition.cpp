@@ -1,0 +1,319 @@
+// Partition: the same walk for every chip; what differs are shapes, begins and slices.
+#include "shard/partition.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_set>
+
+#include "base/check.h"
+#include "shard/cost.h"
+
+namespace shardwright::shard {
+namespace {
+
+const ops::OpDef& conversion_op(const char* name) {
+  const ops::OpDef* op = ops::find_op(name);
+  CHECK(op != nullptr, std::string("no operator ") + name);
+  return *op;
+}
+
+// "whole", "split1", "split1_sum", "partial": part of a value's name.
+std::string suffix_of(const State& state) {
+  if (state == kWhole) return "whole";
+  if (state == kPartialSum) return "partial";
+  if (state == kPartialMax) return "partial_max";
+  std::string text = "split" + std::to_string(state.dim);
+  if (state.variant == Variant::kSum) text += "_sum";
+  if (state.variant == Variant::kOwn) text += "_own";
+  return text;
+}
+
+ops::Combine combine_of(const State& from) {
+  if (from.kind == StateKind::kPartialMax) return ops::Combine::kMax;
+  const bool sum = from.kind == StateKind::kPartialSum ||
+                   (from.is_split() && from.variant == Variant::kSum);
+  return sum ? ops::Combine::kSum : ops::Combine::kCopy;
+}
+
+// Builds the graph of one chip.
+class ChipBuilder {
+ public:
+  ChipBuilder(const ir::Graph& graph, const Solution& solution, int chip)
+      : graph_(graph), solution_(solution), chip_(chip), at_hand_(graph.values.size()) {
+    local_.name = graph.name;
+    local_.sources = graph.sources;
+  }
+
+  ir::Graph build() {
+    for (size_t i = 0; i < graph_.inputs.size(); ++i) add_input(i);
+    for (size_t n = 0; n < graph_.nodes.size(); ++n) add_node(n);
+    for (size_t i = 0; i < graph_.outputs.size(); ++i) add_output(i);
+    return std::move(local_);
+  }
+
+ private:
+  struct AtHand {
+    State state;
+    ir::ValueId local;
+  };
+  // What asks for a conversion, for its name in explanations.
+  struct Demand {
+    std::string who;
+    int source = -1;
+  };
+
+  const Colours& colours() const { return solution_.colours; }
+  TensorType type_in(ir::ValueId value, const State& state) const {
+    return local_type(graph_, value, state, colours(), chip_);
+  }
+  std::vector<Range> piece_in(ir::ValueId value, const State& state) const {
+    return piece_of(graph_, value, state, colours(), chip_);
+  }
+  const std::string& name(ir::ValueId value) const {
+    return graph_.values[static_cast<size_t>(value)].name;
+  }
+
+  ir::ValueId add_value(TensorType type, std::string base) {
+    std::string unique = base;
+    for (int i = 2; !names_.insert(unique).second; ++i) unique = base + "_" + std::to_string(i);
+    local_.values.push_back({std::move(unique), std::move(type)});
+    return static_cast<ir::ValueId>(local_.values.size()) - 1;
+  }
+
+  ir::ValueId make(ir::ValueId value, const State& state, const std::string& suffix) {
+    const ir::ValueId local =
+        add_value(type_in(value, state), suffix.empty() ? name(value) : name(value) + suffix);
+    at_hand_[static_cast<size_t>(value)].push_back({state, local});
+    return local;
+  }
+
+  void add_input(size_t i) {
+    ir::Input input = graph_.inputs[i];
+    const State state = solution_.inputs[i];
+    CHECK(!state.is_partial(), "input " + input.name + " can't be partial");
+    input.piece = piece_in(input.value, state);
+    if (input.role != ir::InputRole::kUserInput)
+      for (size_t d = 0; d < input.piece.size(); ++d)
+        input.ref.offset += input.piece[d].begin * input.ref.strides[d];
+    input.value = make(input.value, state, "");
+    local_.inputs.push_back(std::move(input));
+  }
+
+  void add_node(size_t n) {
+    const ir::Node& node = graph_.nodes[n];
+    const Strategy& strategy = solution_.strategies[n];
+    ir::Node local{.op = node.op,
+                   .attrs = node.attrs,
+                   .inputs = {},
+                   .outputs = {},
+                   .source = node.source,
+                   .group = node.group};
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      local.inputs.push_back(
+          node.inputs[i] == ir::kNoValue
+              ? ir::kNoValue
+              : wanted(node.inputs[i], strategy.operands[i],
+                       {to_string(strategy.operands[i]) + " for " + graph_.describe(node),
+                        node.source}));
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      local.outputs.push_back(make(node.outputs[i], strategy.results[i], ""));
+    local.begins =
+        begins_of(graph_, node, *solution_.rules[n], strategy, colours(), chip_);
+    local_.nodes.push_back(std::move(local));
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const auto hub = solution_.hubs.find(node.outputs[i]);
+      if (hub != solution_.hubs.end())
+        wanted(node.outputs[i], hub->second,
+               {(strategy.results[i].is_partial() ? strategy.name + " of "
+                                                  : to_string(hub->second) + " after ") +
+                    graph_.describe(node),
+                node.source});
+    }
+  }
+
+  void add_output(size_t i) {
+    ir::Output output = graph_.outputs[i];
+    const State state = solution_.outputs[i];
+    output.piece = piece_in(output.value, state);
+    output.value = wanted(output.value, state, {"output " + output.name});
+    local_.outputs.push_back(std::move(output));
+  }
+
+  // The value in that state: as it is, or converted from the cheapest state at hand. The choice is
+  // the same on all chips: costs are those of the largest piece.
+  ir::ValueId wanted(ir::ValueId value, const State& state, const Demand& demand) {
+    const std::vector<AtHand>& have = at_hand_[static_cast<size_t>(value)];
+    CHECK(!have.empty(), "%" + name(value) + " is read before it is made");
+    size_t best = 0;
+    Cost least = -1;
+    for (size_t i = 0; i < have.size(); ++i) {
+      if (have[i].state == state) return have[i].local;
+      const Cost cost = cost_of_seconds(conversion_seconds(
+          graph_, value, have[i].state, state, colours(), solution_.options.machine));
+      if (least < 0 || cost < least) {
+        least = cost;
+        best = i;
+      }
+    }
+    const AtHand from = have[best];
+    const Conversion c = conversion(from.state, state);
+    ir::ValueId local = from.local;
+    if (c.transfer != Transfer::kNone)
+      local = add_exchange(value, from, c, demand);
+    if (c.reached == state) return local;
+    return convert_locally(value, {c.reached, local}, state, demand.source);
+  }
+
+  ir::ValueId add_exchange(ir::ValueId value, const AtHand& from, const Conversion& c,
+                           const Demand& demand) {
+    ops::Exchange e{.kind = transfer_name(c.transfer),
+                    .combine = combine_of(from.state),
+                    .from_cuts = {},
+                    .to_cuts = {},
+                    .shape = graph_.type(value).shape,
+                    .n = colours().n_chips};
+    if (from.state.is_split()) {
+      e.from_dim = from.state.dim;
+      e.from_cuts = state_cuts(graph_, value, from.state, colours());
+    }
+    if (c.reached.is_split()) {
+      e.to_dim = c.reached.dim;
+      e.to_cuts = state_cuts(graph_, value, c.reached, colours());
+    }
+    ir::Node node{.op = &ops::exchange,
+                  .attrs = ops::to_attrs(e),
+                  .inputs = {from.local},
+                  .outputs = {make(value, c.reached, "." + suffix_of(c.reached))},
+                  .source = demand.source};
+    node.attrs.set("forced", demand.who);
+    local_.nodes.push_back(std::move(node));
+    return local_.nodes.back().outputs[0];
+  }
+
+  ir::ValueId add_local(const char* op, ops::Attrs attrs, ir::ValueId from, ir::ValueId to,
+                        int source) {
+    local_.nodes.push_back({.op = &conversion_op(op),
+                            .attrs = std::move(attrs),
+                            .inputs = {from},
+                            .outputs = {to},
+                            .source = source});
+    return to;
+  }
+
+  // The free conversions: cut out the rows that count here, and put zeros around them.
+  ir::ValueId convert_locally(ir::ValueId value, const AtHand& from, const State& to, int source) {
+    const std::string suffix = "." + suffix_of(to);
+    if (to == kPartialMax) {  // the maximum of equal copies
+      at_hand_[static_cast<size_t>(value)].push_back({to, from.local});
+      return from.local;
+    }
+    if (to == kPartialSum && from.state == kWhole)
+      return add_local("keep", {{"keep", chip_ == 0}}, from.local, make(value, to, suffix), source);
+
+    const int dim = to.is_split() ? to.dim : from.state.dim;
+    const auto d = static_cast<size_t>(dim);
+    const Range held = piece_in(value, from.state)[d];
+    const Range target = piece_in(value, to)[d];
+    if (to.is_split() && to.variant != Variant::kSum)
+      return add_slice(dim, held, target, from.local, make(value, to, suffix), source);
+
+    // The pieces will be added up: of equal copies one counts, that of the first chip.
+    Range rows = held;
+    ir::ValueId local = from.local;
+    const Cuts cuts = state_cuts(graph_, value, split(dim), colours());
+    const bool has_copies = from.state == kWhole ||
+                            (from.state.variant == Variant::kSame && overlaps(cuts));
+    if (has_copies) {
+      rows = own_cuts(cuts)[static_cast<size_t>(chip_)];
+      TensorType type = graph_.type(value);
+      type.shape[d] = rows.size();
+      local = add_slice(dim, held, rows, local, add_value(type, name(value) + ".rows"), source);
+    }
+    return add_local("zero_pad",
+                     {{"dim", int64_t{dim}},
+                      {"before", rows.begin - target.begin},
+                      {"after", target.end - rows.end}},
+                     local, make(value, to, suffix), source);
+  }
+
+  // `rows` of a piece that holds the rows `held`.
+  ir::ValueId add_slice(int dim, const Range& held, const Range& rows, ir::ValueId from,
+                        ir::ValueId to, int source) {
+    return add_local("slice",
+                     {{"dim", int64_t{dim}},
+                      {"start", rows.begin - held.begin},
+                      {"end", rows.end - held.begin},
+                      {"step", int64_t{1}}},
+                     from, to, source);
+  }
+
+  const ir::Graph& graph_;
+  const Solution& solution_;
+  const int chip_;
+  ir::Graph local_;
+  std::vector<std::vector<AtHand>> at_hand_;  // of each global value
+  std::unordered_set<std::string> names_;
+};
+
+// Elements of a tensor that lie in both of two pieces; a dim of -1 is all of it.
+double common_elements(const ops::Exchange& e, int dim_a, const Range& a, int dim_b,
+                       const Range& b) {
+  double count = 1;
+  for (int d = 0; d < static_cast<int>(e.shape.size()); ++d) {
+    Range range{0, e.shape[static_cast<size_t>(d)]};
+    if (d == dim_a) range = {std::max(range.begin, a.begin), std::min(range.end, a.end)};
+    if (d == dim_b) range = {std::max(range.begin, b.begin), std::min(range.end, b.end)};
+    count *= static_cast<double>(std::max<int64_t>(range.size(), 0));
+  }
+  return count;
+}
+
+double elements_moved(const ops::Exchange& e) {
+  const auto cut = [](int dim, const Cuts& cuts, int chip) {
+    return dim < 0 ? Range{} : cuts[static_cast<size_t>(chip)];
+  };
+  // In two phases: each chip adds up a part and hands it to all.
+  if (e.from_dim < 0 && e.to_dim < 0)
+    return 2.0 * (e.n - 1) * static_cast<double>(element_count(e.shape));
+  double moved = 0;
+  for (int to = 0; to < e.n; ++to) {
+    const Range mine = cut(e.to_dim, e.to_cuts, to);
+    const auto from = [&](int chip) {
+      return common_elements(e, e.to_dim, mine, e.from_dim, cut(e.from_dim, e.from_cuts, chip));
+    };
+    if (e.combine == ops::Combine::kCopy) {
+      moved += common_elements(e, e.to_dim, mine, -1, {}) - from(to);
+      continue;
+    }
+    for (int chip = 0; chip < e.n; ++chip) moved += chip == to ? 0 : from(chip);
+  }
+  return moved;
+}
+
+}  // namespace
+
+std::vector<ir::Graph> partition(const ir::Module&, const ir::Graph& graph,
+                                 const Solution& solution) {
+  CHECK(solution.strategies.size() == graph.nodes.size());
+  std::vector<ir::Graph> chips;
+  for (int chip = 0; chip < solution.options.n_chips; ++chip)
+    chips.push_back(ChipBuilder(graph, solution, chip).build());
+  return chips;
+}
+
+std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local) {
+  std::vector<ExchangeInfo> result;
+  for (const ir::Node& node : local.nodes) {
+    if (node.op != &ops::exchange) continue;
+    ExchangeInfo info{.exchange = ops::exchange_of(node.attrs),
+                      .dtype = local.type(node.inputs[0]).dtype,
+                      .value = local.values[static_cast<size_t>(node.inputs[0])].name};
+    if (node.attrs.has("forced")) info.forced = node.attrs.text("forced");
+    info.bytes_moved = static_cast<int64_t>(elements_moved(info.exchange)) *
+                       dtype_bytes(info.dtype);
+    result.push_back(std::move(info));
+  }
+  return result;
+}
+
+}  // namespace shardwright::shard
