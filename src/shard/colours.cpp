@@ -242,10 +242,9 @@ namespace {
 // Whether `cuts` is what splitting `factor` at `base` gives this dimension.
 bool agrees(const Cuts& base, const Cuts& cuts, int64_t share, int64_t rest) {
   for (size_t chip = 0; chip < base.size(); ++chip) {
-    const Range want = base[chip].empty()
-                           ? Range{}
-                           : Range{base[chip].begin / share * rest,
-                                   ceil_div(base[chip].end, share) * rest};
+    const Range want = base[chip].empty() ? Range{}
+                                          : Range{base[chip].begin / share * rest,
+                                                  ceil_div(base[chip].end, share) * rest};
     if (want.empty() ? !cuts[chip].empty()
                      : (cuts[chip].begin != want.begin || cuts[chip].end != want.end))
       return false;
@@ -318,8 +317,8 @@ void mark_batch(const ir::Graph& graph, Colours* colours) {
   for (size_t i = 0; i < graph.inputs.size(); ++i) {
     const ir::Input& input = graph.inputs[i];
     const Shape& shape = graph.type(input.value).shape;
-    const bool same = input.role == ir::InputRole::kUserInput && shape.size() >= 2 &&
-                      shape[0] == size;
+    const bool same =
+        input.role == ir::InputRole::kUserInput && shape.size() >= 2 && shape[0] == size;
     const int colour = (same || static_cast<int>(i) == batch) ? colours->at(input.value, 0) : -1;
     if (colour >= 0) colours->colours[static_cast<size_t>(colour)].batch = true;
   }

@@ -1,5 +1,5 @@
-// Colours: (value, dim) pairs that are cut alike, found by joining the dimensions that hold the same
-// factor of a rule.
+// Colours: (value, dim) pairs that are cut alike, found by joining the dimensions that hold the
+// same factor of a rule.
 #pragma once
 
 #include <optional>
@@ -47,8 +47,8 @@ std::vector<Colours> colour(const ir::Module& module,
                             const std::vector<std::vector<const ops::Rule*>>& rules, int n_chips);
 
 // The cuts of a factor of a node's rule, if the dimensions that hold it are cut consistently.
-std::optional<Cuts> factor_cuts(const ir::Graph& graph, const ir::Node& node,
-                                const ops::Rule& rule, int factor, const Colours& colours);
+std::optional<Cuts> factor_cuts(const ir::Graph& graph, const ir::Node& node, const ops::Rule& rule,
+                                int factor, const Colours& colours);
 
 // The colour of the dimensions that hold a factor (not as f/k); -1 if there is none.
 int factor_colour(const ir::Node& node, const ops::Rule& rule, int factor, const Colours& colours);

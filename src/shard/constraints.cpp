@@ -87,11 +87,9 @@ Allowed weight_splits(const ConstraintView& view, const std::vector<int>& weight
   };
   std::vector<Choice> choices;
   for (const int f : weight_factors) {
-    const std::optional<Cuts> cuts =
-        factor_cuts(view.graph, view.node, view.rule, f, view.colours);
+    const std::optional<Cuts> cuts = factor_cuts(view.graph, view.node, view.rule, f, view.colours);
     if (cuts)
-      choices.push_back(
-          {f, count_pieces(*cuts), !any_colour(view, f, &Colours::Colour::dirty)});
+      choices.push_back({f, count_pieces(*cuts), !any_colour(view, f, &Colours::Colour::dirty)});
   }
   const auto pick = [&](auto&& keep, std::string reason) {
     Allowed allowed;
@@ -106,14 +104,14 @@ Allowed weight_splits(const ConstraintView& view, const std::vector<int>& weight
                       fmt::format(fmt::runtime(reason), factor_name(view, first), n)};
     return allowed;
   };
-  Allowed allowed = pick([&](const Choice& c) { return c.clean && c.pieces == n; },
-                         "clean dimension {0}");
+  Allowed allowed =
+      pick([&](const Choice& c) { return c.clean && c.pieces == n; }, "clean dimension {0}");
   if (!allowed.strategies.empty()) return allowed;
   allowed = pick([&](const Choice& c) { return c.pieces == n; },
                  "no clean dimension has a piece for each of {1} chips");
   if (allowed.strategies.empty())
-    allowed = pick([](const Choice&) { return true; },
-                   "no dimension has a piece for each of {1} chips");
+    allowed =
+        pick([](const Choice&) { return true; }, "no dimension has a piece for each of {1} chips");
   for (const Choice& c : choices)
     if (c.clean && c.pieces < n && !allowed.strategies.empty())
       allowed.note = fmt::format("{} divides into only {} pieces for {} chips",
@@ -189,9 +187,10 @@ void check_batch(const ir::Graph& graph, int n_chips) {
                             graph.name, n_chips));
   const int64_t batch = graph.type(graph.inputs[static_cast<size_t>(input)].value).shape[0];
   if (batch < n_chips)
-    throw Error(ErrorCode::kUsage,
-                fmt::format("batch {} is smaller than {} chips: give -b {} or more, or --n-chips {}",
-                            batch, n_chips, n_chips, std::max<int64_t>(batch, 1)));
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("batch {} is smaller than {} chips: give -b {} or more, or --n-chips {}", batch,
+                    n_chips, n_chips, std::max<int64_t>(batch, 1)));
 }
 
 }  // namespace shardwright::shard

@@ -108,8 +108,7 @@ double conversion_seconds(const ir::Graph& graph, ir::ValueId value, const State
   double extra = 0;
   if (from.is_split() && from.variant == Variant::kSum) {
     const Cuts cuts = state_cuts(graph, value, from, colours);
-    const auto size =
-        static_cast<double>(graph.type(value).shape[static_cast<size_t>(from.dim)]);
+    const auto size = static_cast<double>(graph.type(value).shape[static_cast<size_t>(from.dim)]);
     double held = 0;
     for (const Range& cut : cuts) held += static_cast<double>(cut.size());
     extra = b * (held - size) / size;

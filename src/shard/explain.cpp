@@ -18,7 +18,8 @@ Reason cost_reason(const NodeKind& kind, int next, Cost more) {
   const std::string& name = kind.strategies[static_cast<size_t>(next)].name;
   if (more / kCostPerPicosecond == 0)
     return {"cost", fmt::format("as fast as the next best ({}), with fewer transfers or first in "
-                                "order", name)};
+                                "order",
+                                name)};
   return {"cost", fmt::format("{:.3g} us less than the next best ({}), all else as it is",
                               seconds_of(more) * 1e6, name)};
 }
@@ -130,10 +131,10 @@ void add_uneven(const Formulation& f, size_t g, size_t n, int factor,
   const int64_t size = rule.factors[static_cast<size_t>(factor)].size;
   Uneven& uneven = (*found)[colour];
   if (size >= uneven.size) return;
-  uneven = {size,
-            fmt::format("{} of {}", rule.factors[static_cast<size_t>(factor)].name,
-                        graph.describe(node)),
-            f.colours[g].cuts_of(colour, size)};
+  uneven = {
+      size,
+      fmt::format("{} of {}", rule.factors[static_cast<size_t>(factor)].name, graph.describe(node)),
+      f.colours[g].cuts_of(colour, size)};
 }
 
 // Work that stays whole because its dimension has fewer rows than there are chips.
@@ -148,10 +149,10 @@ void add_whole(const Formulation& f, size_t g, size_t n, Notes* notes) {
     if (colour < 0) continue;
     const Colours::Colour& c = f.colours[g].colours[static_cast<size_t>(colour)];
     if (c.batch || c.dirty || c.follows >= 0 || c.grains >= f.colours[g].n_chips) continue;
-    notes->add(fmt::format("runs whole on every chip: {} is {}, fewer than {} chips",
-                           rule.factors[static_cast<size_t>(factor)].name, c.grains,
-                           f.colours[g].n_chips),
-               graph.describe(node));
+    notes->add(
+        fmt::format("runs whole on every chip: {} is {}, fewer than {} chips",
+                    rule.factors[static_cast<size_t>(factor)].name, c.grains, f.colours[g].n_chips),
+        graph.describe(node));
     return;
   }
 }
@@ -167,11 +168,11 @@ std::vector<std::string> notes_of(const Formulation& f, size_t g, const Solution
     const std::string& note = f.kind(g, n).note;
     if (!note.empty()) {
       const std::string instead =
-          strategy.factor < 0 ? ""
-                              : fmt::format(": split {} instead",
-                                            f.facts[g].rules[n]->factors[static_cast<size_t>(
-                                                                             strategy.factor)]
-                                                .name);
+          strategy.factor < 0
+              ? ""
+              : fmt::format(
+                    ": split {} instead",
+                    f.facts[g].rules[n]->factors[static_cast<size_t>(strategy.factor)].name);
       notes.add(note + instead, graph.describe(graph.nodes[n]));
     }
     if (strategy.factor >= 0)

@@ -205,9 +205,8 @@ void Formulation::add_edges(size_t g) {
 Cost Formulation::conversion_cost(size_t g, ir::ValueId value, const State& from,
                                   const State& to) const {
   if (converts_locally(from, to)) return 0;
-  return kCollectiveTie +
-         cost_of_seconds(conversion_seconds(module_.graphs[g], value, from, to, colours[g],
-                                            options_.machine));
+  return kCollectiveTie + cost_of_seconds(conversion_seconds(module_.graphs[g], value, from, to,
+                                                             colours[g], options_.machine));
 }
 
 void Formulation::add_table(size_t g, ir::ValueId value, Source from, const Reader& to) {
@@ -268,8 +267,7 @@ void Formulation::charge_outputs(size_t g, ir::ValueId value, Source source) {
       continue;
     }
     const States& made = kinds_.states()[source.states];
-    std::vector<Cost>& costs =
-        problem.variables[static_cast<size_t>(source.variable)].costs;
+    std::vector<Cost>& costs = problem.variables[static_cast<size_t>(source.variable)].costs;
     for (size_t i = 0; i < made.size(); ++i)
       costs[i] += conversion_cost(g, value, made[i], output_state(g, output, made[i]));
   }

@@ -14,10 +14,10 @@ namespace shardwright::shard {
 
 // A graph's variables in the problem.
 struct GraphVariables {
-  std::vector<int> kinds;              // of each node
-  std::vector<int> nodes;              // variable of each node
-  std::vector<int> inputs;             // variable of each graph input
-  std::map<ir::ValueId, int> hubs;     // variable of each value that has a hub
+  std::vector<int> kinds;           // of each node
+  std::vector<int> nodes;           // variable of each node
+  std::vector<int> inputs;          // variable of each graph input
+  std::map<ir::ValueId, int> hubs;  // variable of each value that has a hub
 };
 
 class Formulation {
@@ -28,7 +28,7 @@ class Formulation {
   std::vector<std::vector<State>> states;  // of each input and hub variable, by choice
   std::vector<int> graph_of_variable;      // of each variable: the graph that pays its costs
   std::vector<int> graph_of_table;
-  std::vector<Colours> colours;            // of each graph
+  std::vector<Colours> colours;  // of each graph
   std::vector<GraphFacts> facts;
   std::vector<GraphVariables> graphs;
 

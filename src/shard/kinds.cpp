@@ -53,8 +53,7 @@ GraphFacts facts_of(const ir::Graph& graph, RuleCache* rules) {
   facts.consumers = graph.consumers();
   for (const std::vector<ir::NodeId>& nodes : facts.consumers)
     facts.readers.push_back(static_cast<int>(nodes.size()));
-  for (const ir::Output& output : graph.outputs)
-    ++facts.readers[static_cast<size_t>(output.value)];
+  for (const ir::Output& output : graph.outputs) ++facts.readers[static_cast<size_t>(output.value)];
   facts.origin.assign(graph.values.size(), -1);
   for (size_t i = 0; i < graph.inputs.size(); ++i)
     if (graph.inputs[i].role == ir::InputRole::kParameter)
@@ -65,8 +64,7 @@ GraphFacts facts_of(const ir::Graph& graph, RuleCache* rules) {
             static_cast<std::ptrdiff_t>(node.inputs.size()))
       continue;
     for (const ir::ValueId result : node.outputs)
-      facts.origin[static_cast<size_t>(result)] =
-          facts.origin[static_cast<size_t>(node.inputs[0])];
+      facts.origin[static_cast<size_t>(result)] = facts.origin[static_cast<size_t>(node.inputs[0])];
   }
   return facts;
 }
@@ -78,8 +76,7 @@ int Kinds::colour_class(const Colours& colours, int colour) {
   if (class_of_colour_[at] < 0) {
     const Colours::Colour& c = colours.colours[at];
     const int follows = colour_class(colours, c.follows);
-    class_of_colour_[at] =
-        classes_({c.grains, follows, c.follows_size, c.share, c.dirty, c.batch});
+    class_of_colour_[at] = classes_({c.grains, follows, c.follows_size, c.share, c.dirty, c.batch});
   }
   return class_of_colour_[at];
 }
@@ -101,9 +98,9 @@ void Kinds::number_values(GraphFacts* facts) {
 NodeContext Kinds::context_of(const GraphFacts& facts, ir::NodeId id) const {
   const ir::Node& node = facts.graph->nodes[static_cast<size_t>(id)];
   // An operator jointly linear in several operands adds them.
-  const bool adds = node.op->elementwise &&
-                    std::any_of(node.op->linear.begin(), node.op->linear.end(),
-                                [](std::string_view g) { return g.find(' ') != g.npos; });
+  const bool adds =
+      node.op->elementwise && std::any_of(node.op->linear.begin(), node.op->linear.end(),
+                                          [](std::string_view g) { return g.find(' ') != g.npos; });
   if (!adds) return {};
   for (const ir::ValueId operand : node.inputs) {
     if (operand == ir::kNoValue || facts.readers[static_cast<size_t>(operand)] != 1) continue;
@@ -175,13 +172,13 @@ NodeKind Kinds::make(const GraphFacts& facts, ir::NodeId id, const SolveOptions:
   for (const ir::ValueId value : node.inputs)
     is_weight.push_back(value != ir::kNoValue && facts.origin[static_cast<size_t>(value)] >= 0);
 
-  Allowed allowed = allowed_strategies(
-      {graph, node, rule, *facts.colours, all, is_weight, fixed}, options_);
+  Allowed allowed =
+      allowed_strategies({graph, node, rule, *facts.colours, all, is_weight, fixed}, options_);
   NodeKind kind{.reason = std::move(allowed.reason), .note = std::move(allowed.note)};
   for (const int i : allowed.strategies) {
     Strategy& strategy = all[static_cast<size_t>(i)];
-    const Cost cost = cost_of_seconds(node_seconds(graph, node, rule, strategy, *facts.colours,
-                                                   options_.machine, context));
+    const Cost cost = cost_of_seconds(
+        node_seconds(graph, node, rule, strategy, *facts.colours, options_.machine, context));
     // The same states for more: never chosen.
     const auto same = [&](const Strategy& other) {
       return other.operands == strategy.operands && other.results == strategy.results;

@@ -198,7 +198,8 @@ std::string json_list(const std::vector<T>& values) {
 Cost Problem::cost(const std::vector<int>& choice) const {
   Cost total = 0;
   const auto at = [&](int v) { return static_cast<size_t>(choice[static_cast<size_t>(v)]); };
-  for (size_t v = 0; v < variables.size(); ++v) total += variables[v].costs[at(static_cast<int>(v))];
+  for (size_t v = 0; v < variables.size(); ++v)
+    total += variables[v].costs[at(static_cast<int>(v))];
   for (const Table& table : tables) {
     const size_t columns = variables[static_cast<size_t>(table.b)].costs.size();
     total += (*table.costs)[at(table.a) * columns + at(table.b)];
@@ -212,15 +213,15 @@ std::string to_json(const Problem& problem, const std::vector<int>& choice) {
   std::string text = "{\"variables\": [";
   const char* separator = "";
   for (const Problem::Variable& variable : problem.variables) {
-    text += separator + ("{\"name\": \"" + variable.name) + "\", \"costs\": " +
-            json_list(variable.costs) + "}";
+    text += separator + ("{\"name\": \"" + variable.name) +
+            "\", \"costs\": " + json_list(variable.costs) + "}";
     separator = ",\n";
   }
   text += "],\n\"tables\": [";
   separator = "";
   for (const Problem::Table& table : problem.tables) {
-    text += separator + ("{\"a\": " + std::to_string(table.a)) + ", \"b\": " +
-            std::to_string(table.b) + ", \"costs\": " + json_list(*table.costs) + "}";
+    text += separator + ("{\"a\": " + std::to_string(table.a)) +
+            ", \"b\": " + std::to_string(table.b) + ", \"costs\": " + json_list(*table.costs) + "}";
     separator = ",\n";
   }
   return text + "],\n\"optimum\": " + std::to_string(problem.cost(choice)) +

@@ -30,8 +30,8 @@ std::string suffix_of(const State& state) {
 
 ops::Combine combine_of(const State& from) {
   if (from.kind == StateKind::kPartialMax) return ops::Combine::kMax;
-  const bool sum = from.kind == StateKind::kPartialSum ||
-                   (from.is_split() && from.variant == Variant::kSum);
+  const bool sum =
+      from.kind == StateKind::kPartialSum || (from.is_split() && from.variant == Variant::kSum);
   return sum ? ops::Combine::kSum : ops::Combine::kCopy;
 }
 
@@ -117,8 +117,7 @@ class ChipBuilder {
                         node.source}));
     for (size_t i = 0; i < node.outputs.size(); ++i)
       local.outputs.push_back(make(node.outputs[i], strategy.results[i], ""));
-    local.begins =
-        begins_of(graph_, node, *solution_.rules[n], strategy, colours(), chip_);
+    local.begins = begins_of(graph_, node, *solution_.rules[n], strategy, colours(), chip_);
     local_.nodes.push_back(std::move(local));
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const auto hub = solution_.hubs.find(node.outputs[i]);
@@ -148,8 +147,8 @@ class ChipBuilder {
     Cost least = -1;
     for (size_t i = 0; i < have.size(); ++i) {
       if (have[i].state == state) return have[i].local;
-      const Cost cost = cost_of_seconds(conversion_seconds(
-          graph_, value, have[i].state, state, colours(), solution_.options.machine));
+      const Cost cost = cost_of_seconds(conversion_seconds(graph_, value, have[i].state, state,
+                                                           colours(), solution_.options.machine));
       if (least < 0 || cost < least) {
         least = cost;
         best = i;
@@ -158,8 +157,7 @@ class ChipBuilder {
     const AtHand from = have[best];
     const Conversion c = conversion(from.state, state);
     ir::ValueId local = from.local;
-    if (c.transfer != Transfer::kNone)
-      local = add_exchange(value, from, c, demand);
+    if (c.transfer != Transfer::kNone) local = add_exchange(value, from, c, demand);
     if (c.reached == state) return local;
     return convert_locally(value, {c.reached, local}, state, demand.source);
   }
@@ -221,8 +219,8 @@ class ChipBuilder {
     Range rows = held;
     ir::ValueId local = from.local;
     const Cuts cuts = state_cuts(graph_, value, split(dim), colours());
-    const bool has_copies = from.state == kWhole ||
-                            (from.state.variant == Variant::kSame && overlaps(cuts));
+    const bool has_copies =
+        from.state == kWhole || (from.state.variant == Variant::kSame && overlaps(cuts));
     if (has_copies) {
       rows = own_cuts(cuts)[static_cast<size_t>(chip_)];
       TensorType type = graph_.type(value);
@@ -309,8 +307,8 @@ std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local) {
                       .dtype = local.type(node.inputs[0]).dtype,
                       .value = local.values[static_cast<size_t>(node.inputs[0])].name};
     if (node.attrs.has("forced")) info.forced = node.attrs.text("forced");
-    info.bytes_moved = static_cast<int64_t>(elements_moved(info.exchange)) *
-                       dtype_bytes(info.dtype);
+    info.bytes_moved =
+        static_cast<int64_t>(elements_moved(info.exchange)) * dtype_bytes(info.dtype);
     result.push_back(std::move(info));
   }
   return result;

@@ -18,8 +18,8 @@ bool is_trivial(const SolveOptions& options) {
 
 SolveOptions checked(const ir::Module& module, const SolveOptions& options) {
   if (options.n_chips < 1)
-    throw Error(ErrorCode::kUsage, "--n-chips " + std::to_string(options.n_chips) +
-                                       ": a plan needs at least 1 chip");
+    throw Error(ErrorCode::kUsage,
+                "--n-chips " + std::to_string(options.n_chips) + ": a plan needs at least 1 chip");
   SolveOptions result = options;
   if (is_trivial(options)) {
     result.mode = Mode::kNone;

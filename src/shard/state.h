@@ -41,8 +41,8 @@ std::string to_string(const State& state);  // "whole", "partial(sum)", "split(1
 using Cuts = std::vector<Range>;  // one a chip; uneven, empty or overlapping
 
 bool overlaps(const Cuts& cuts);
-Cuts own_cuts(const Cuts& cuts);  // each row to the first chip that has it
-int count_pieces(const Cuts& cuts);   // that are not empty
+Cuts own_cuts(const Cuts& cuts);     // each row to the first chip that has it
+int count_pieces(const Cuts& cuts);  // that are not empty
 int64_t largest_piece(const Cuts& cuts);
 
 // How a value goes from one state to another: at most one exchange, to the state `reached`, and

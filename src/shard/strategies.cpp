@@ -25,9 +25,8 @@ std::vector<std::vector<size_t>> linear_groups(const ir::Node& node) {
       names.remove_prefix(std::min(names.size(), name.size() + 1));
       const auto it = std::find_if(arguments.begin(), arguments.end(),
                                    [&](const ops::Argument& a) { return a.name == name; });
-      CHECK(it != arguments.end() && it->is_tensor(), std::string(node.op->name) +
-                                                          ": linear in no operand named " +
-                                                          std::string(name));
+      CHECK(it != arguments.end() && it->is_tensor(),
+            std::string(node.op->name) + ": linear in no operand named " + std::string(name));
       const auto first = static_cast<size_t>(it - arguments.begin());
       const bool list = it->kind == ops::Argument::Kind::kTensors;
       for (size_t i = first; i < (list ? node.inputs.size() : first + 1); ++i)
@@ -40,8 +39,7 @@ std::vector<std::vector<size_t>> linear_groups(const ir::Node& node) {
 
 class Enumerator {
  public:
-  Enumerator(const ir::Graph& graph, const ir::Node& node, const Rule& rule,
-             const Colours& colours)
+  Enumerator(const ir::Graph& graph, const ir::Node& node, const Rule& rule, const Colours& colours)
       : graph_(graph), node_(node), rule_(rule), colours_(colours), groups_(linear_groups(node)) {}
 
   std::vector<Strategy> all() {
@@ -65,8 +63,7 @@ class Enumerator {
   // a cast that narrows rounds each piece.
   bool group_may_be_partial(const std::vector<size_t>& group) const {
     return std::all_of(node_.outputs.begin(), node_.outputs.end(), [&](ir::ValueId result) {
-      return is_floating(dtype(result)) &&
-             std::all_of(group.begin(), group.end(), [&](size_t i) {
+      return is_floating(dtype(result)) && std::all_of(group.begin(), group.end(), [&](size_t i) {
                const DType operand = dtype(node_.inputs[i]);
                return is_floating(operand) && promote(operand, dtype(result)) == dtype(result);
              });
@@ -185,8 +182,8 @@ class Enumerator {
 
 }  // namespace
 
-std::vector<Strategy> strategies_of(const ir::Graph& graph, const ir::Node& node,
-                                    const Rule& rule, const Colours& colours) {
+std::vector<Strategy> strategies_of(const ir::Graph& graph, const ir::Node& node, const Rule& rule,
+                                    const Colours& colours) {
   return Enumerator(graph, node, rule, colours).all();
 }
 
@@ -217,9 +214,8 @@ TensorType local_type(const ir::Graph& graph, ir::ValueId value, const State& st
   return type;
 }
 
-std::vector<std::pair<std::string, int64_t>> begins_of(const ir::Graph& graph,
-                                                       const ir::Node& node, const Rule& rule,
-                                                       const Strategy& strategy,
+std::vector<std::pair<std::string, int64_t>> begins_of(const ir::Graph& graph, const ir::Node& node,
+                                                       const Rule& rule, const Strategy& strategy,
                                                        const Colours& colours, int chip) {
   if (strategy.factor < 0) return {};
   std::optional<Cuts> cuts = factor_cuts(graph, node, rule, strategy.factor, colours);

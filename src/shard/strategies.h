@@ -32,8 +32,8 @@ Cuts state_cuts(const ir::Graph& graph, ir::ValueId value, const State& state,
 TensorType local_type(const ir::Graph& graph, ir::ValueId value, const State& state,
                       const Colours& colours, int chip);
 // Node::begins on a chip: where its range of the split factor starts.
-std::vector<std::pair<std::string, int64_t>> begins_of(const ir::Graph& graph,
-                                                       const ir::Node& node, const ops::Rule& rule,
+std::vector<std::pair<std::string, int64_t>> begins_of(const ir::Graph& graph, const ir::Node& node,
+                                                       const ops::Rule& rule,
                                                        const Strategy& strategy,
                                                        const Colours& colours, int chip);
 

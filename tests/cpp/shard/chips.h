@@ -1,6 +1,6 @@
-// The table test's engine: one node under one strategy on n chips, alone. Operands are cut from true
-// values, partial operands are random integer pieces that add up, and the results, put together,
-// must be those of the whole run.
+// The table test's engine: one node under one strategy on n chips, alone. Operands are cut from
+// true values, partial operands are random integer pieces that add up, and the results, put
+// together, must be those of the whole run.
 #pragma once
 
 #include <algorithm>
@@ -81,8 +81,8 @@ inline std::vector<ops::RefTensor> cut_value(const NodeCase& c, ir::ValueId valu
 }
 
 // `magnitude`: of what was added up to get there.
-inline std::string compare(const ops::RefTensor& got, const ops::RefTensor& want,
-                           double tolerance, double magnitude = 0) {
+inline std::string compare(const ops::RefTensor& got, const ops::RefTensor& want, double tolerance,
+                           double magnitude = 0) {
   const auto integral = [](double v) { return v == std::floor(v) && std::abs(v) < 1e15; };
   const bool exact = std::all_of(want.data.begin(), want.data.end(), integral);
   double scale = magnitude;
@@ -106,8 +106,7 @@ inline std::string check_strategy(const NodeCase& c, const Strategy& strategy, c
   std::vector<std::vector<ops::RefTensor>> operands(c.node.inputs.size());
   for (size_t i = 0; i < c.node.inputs.size(); ++i)
     if (c.operands[i])
-      operands[i] =
-          cut_value(c, c.node.inputs[i], *c.operands[i], strategy.operands[i], random);
+      operands[i] = cut_value(c, c.node.inputs[i], *c.operands[i], strategy.operands[i], random);
 
   std::vector<std::vector<ops::RefTensor>> results(c.node.outputs.size());
   try {
@@ -130,7 +129,7 @@ inline std::string check_strategy(const NodeCase& c, const Strategy& strategy, c
       const bool adds =
           state == kPartialSum || (state.is_split() && state.variant == Variant::kSum);
       // Kernels round, so copies of theirs are compared with the whole run, not with each other.
-      const ops::Combine combine = adds                 ? ops::Combine::kSum
+      const ops::Combine combine = adds                   ? ops::Combine::kSum
                                    : state == kPartialMax ? ops::Combine::kMax
                                                           : ops::Combine::kCopy;
       std::vector<const ops::RefTensor*> pointers;

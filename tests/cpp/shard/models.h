@@ -1,4 +1,5 @@
-// Small model graphs in canonical form, with weights of small integers: what the sharding tests run.
+// Small model graphs in canonical form, with weights of small integers: what the sharding tests
+// run.
 #pragma once
 
 #include <cmath>
@@ -71,8 +72,7 @@ class ModelBuilder {
   }
   ir::ValueId join_heads(ir::ValueId x, int64_t tokens) {
     x = op("permute", {x}, {{"dims", std::vector<int64_t>{0, 2, 1, 3}}});
-    return op("reshape", {x},
-              {{"shape", std::vector<int64_t>{d.batch, tokens, d.heads * d.head}}});
+    return op("reshape", {x}, {{"shape", std::vector<int64_t>{d.batch, tokens, d.heads * d.head}}});
   }
   ir::ValueId rope(ir::ValueId x, ir::ValueId cosine, ir::ValueId sine) {
     const auto half = [&](int64_t begin, int64_t end) {
@@ -135,16 +135,14 @@ inline Model llama(const Dims& dims, bool decode = false, bool tied = false) {
   const Dims& d = b.d;
   const int64_t tokens = decode ? 1 : d.tokens;
   const auto ids = b.input("input_ids", DType::kI64, {d.batch, tokens}, d.vocab);
-  const auto position =
-      decode ? b.input("position", DType::kI64, {tokens}, d.cache) : ir::kNoValue;
+  const auto position = decode ? b.input("position", DType::kI64, {tokens}, d.cache) : ir::kNoValue;
   const auto embed = b.parameter("embed.weight", {d.vocab, d.hidden});
   const auto cosine = b.constant("cos", {d.dtype, {tokens, d.head}});
   const auto sine = b.constant("sin", {d.dtype, {tokens, d.head}});
   ir::ValueId mask = ir::kNoValue;
   if (decode) {
     const auto columns = b.constant("columns", {DType::kI64, {1, d.cache}}, true);
-    const auto rows =
-        b.op("reshape", {position}, {{"shape", std::vector<int64_t>{tokens, 1}}});
+    const auto rows = b.op("reshape", {position}, {{"shape", std::vector<int64_t>{tokens, 1}}});
     mask = b.op("le", {columns, rows});
   }
   b.path = "embed";
@@ -209,13 +207,13 @@ inline Model gpt2(Dims dims) {
     auto h = norm(name + ".ln_1", x);
     ir::ValueId qkv[3];
     for (int i = 0; i < 3; ++i)
-      qkv[i] = b.heads_of(b.linear_bias(name + ".c_attn" + std::to_string(i), h, d.hidden,
-                                        d.hidden),
-                          d.tokens, d.heads);
-    auto a = b.op("attention", {qkv[0], qkv[1], qkv[2]},
-                  {{"is_causal", true}, {"group", int64_t{1}}});
-    x = b.op("add", {x, b.linear_bias(name + ".c_proj", b.join_heads(a, d.tokens), d.hidden,
-                                      d.hidden)});
+      qkv[i] =
+          b.heads_of(b.linear_bias(name + ".c_attn" + std::to_string(i), h, d.hidden, d.hidden),
+                     d.tokens, d.heads);
+    auto a =
+        b.op("attention", {qkv[0], qkv[1], qkv[2]}, {{"is_causal", true}, {"group", int64_t{1}}});
+    x = b.op("add",
+             {x, b.linear_bias(name + ".c_proj", b.join_heads(a, d.tokens), d.hidden, d.hidden)});
     h = norm(name + ".ln_2", x);
     h = b.op("gelu", {b.linear_bias(name + ".c_fc", h, d.ffn, d.hidden)},
              {{"approximate", std::string("tanh")}});
@@ -242,8 +240,8 @@ inline Model bert(Dims dims) {
   const auto ids = b.input("input_ids", DType::kI64, {d.batch, d.tokens}, d.vocab);
   const auto mask = b.input("attention_mask", DType::kF32, {d.batch, d.tokens}, 2);
   auto x = b.op("embedding", {b.parameter("word", {d.vocab, d.hidden}), ids});
-  const auto bias = b.op(
-      "reshape", {mask}, {{"shape", std::vector<int64_t>{d.batch, 1, 1, d.tokens}}});
+  const auto bias =
+      b.op("reshape", {mask}, {{"shape", std::vector<int64_t>{d.batch, 1, 1, d.tokens}}});
   const auto norm = [&](const std::string& name, ir::ValueId y) {
     return b.op("layer_norm", {y, b.parameter(name + ".weight", {d.hidden}),
                                b.parameter(name + ".bias", {d.hidden})});
@@ -254,22 +252,18 @@ inline Model bert(Dims dims) {
       return b.heads_of(b.linear_bias(name + which, x, d.hidden, d.hidden), d.tokens, d.heads);
     };
     const auto q = part(".query"), k = part(".key"), v = part(".value");
-    auto scores = b.op("matmul", {q, b.op("permute", {k}, {{"dims", std::vector<int64_t>{
-                                                                         0, 1, 3, 2}}})});
-    scores = b.op("add", {b.op("div", {scores, b.constant(name + ".scale", {d.dtype, {}})}),
-                          bias});
+    auto scores =
+        b.op("matmul", {q, b.op("permute", {k}, {{"dims", std::vector<int64_t>{0, 1, 3, 2}}})});
+    scores = b.op("add", {b.op("div", {scores, b.constant(name + ".scale", {d.dtype, {}})}), bias});
     const auto a = b.op("matmul", {b.op("softmax", {scores}, {{"dim", int64_t{-1}}}), v});
-    x = norm(name + ".ln1",
-             b.op("add", {x, b.linear_bias(name + ".out", b.join_heads(a, d.tokens), d.hidden,
-                                           d.hidden)}));
+    x = norm(name + ".ln1", b.op("add", {x, b.linear_bias(name + ".out", b.join_heads(a, d.tokens),
+                                                          d.hidden, d.hidden)}));
     const auto h = b.op("gelu", {b.linear_bias(name + ".up", x, d.ffn, d.hidden)});
-    x = norm(name + ".ln2",
-             b.op("add", {x, b.linear_bias(name + ".down", h, d.hidden, d.ffn)}));
+    x = norm(name + ".ln2", b.op("add", {x, b.linear_bias(name + ".down", h, d.hidden, d.ffn)}));
   }
-  const auto first = b.op("slice", {x}, {{"dim", int64_t{1}}, {"start", int64_t{0}},
-                                         {"end", int64_t{1}}});
-  const auto flat =
-      b.op("reshape", {first}, {{"shape", std::vector<int64_t>{d.batch, d.hidden}}});
+  const auto first =
+      b.op("slice", {x}, {{"dim", int64_t{1}}, {"start", int64_t{0}}, {"end", int64_t{1}}});
+  const auto flat = b.op("reshape", {first}, {{"shape", std::vector<int64_t>{d.batch, d.hidden}}});
   b.output("classes", b.linear_bias("classifier", b.op("tanh", {flat}), 3, d.hidden));
   b.output("hidden", x);
   return b.take();

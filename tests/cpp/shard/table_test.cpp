@@ -33,8 +33,8 @@ void check_node(NodeCase c, const std::string& what, Counts* counts) {
   ++counts->nodes;
   for (const Strategy& strategy : strategies_of(c.graph, c.node, c.rule, c.colours)) {
     ++counts->strategies;
-    const std::string where = what + ", " + strategy.name + ", " +
-                              std::to_string(c.colours.n_chips) + " chips, seed 1";
+    const std::string where =
+        what + ", " + strategy.name + ", " + std::to_string(c.colours.n_chips) + " chips, seed 1";
     c.tolerance = 1e-9;
     EXPECT_EQ(check_strategy(c, strategy, run_reference_node, 1), "") << where << ", reference";
     if (c.node.op->make_kernel == nullptr) continue;
