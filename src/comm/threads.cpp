@@ -120,7 +120,10 @@ class ThreadCommunicator : public Communicator {
   ThreadWorld::Shared& shared_;
   int chip_;
   ThreadWorld::Shared::Slot& slot_;
-  bool ok_ = true;  // written by thread 0 between barriers
+  // Written by thread 0, read by all after a barrier. Two, because a thread may still read the one
+  // when thread 0 writes the other.
+  bool ok_ = true;
+  bool agree_ = true;
   std::vector<const void*> sources_;
 };
 
@@ -211,12 +214,12 @@ bool ThreadCommunicator::run(Member& member, const Transfer& transfer, int64_t& 
   }
   if (!meet(member, exchange.what, waited_ns)) return false;
   if (member.thread() == 0) {
-    ok_ = stamps_agree(exchange, slot_.stamp.load(std::memory_order_relaxed));
+    agree_ = stamps_agree(exchange, slot_.stamp.load(std::memory_order_relaxed));
     for (size_t i = 0; i < sources_.size(); ++i)
       sources_[i] = shared_.slots[i].source.load(std::memory_order_relaxed);
   }
   member.barrier();
-  if (!ok_) return false;
+  if (!agree_) return false;
   if (!exchange.two_shot) {
     combine_all_reduce(member, exchange, transfer.target, 0, exchange.count);
   } else {

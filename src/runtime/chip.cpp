@@ -121,6 +121,7 @@ std::byte* Chip::address_of(const pef::Buffer& buffer) const {
 
 void Chip::make_program(const pef::Program& program, Program& ready) {
   ready.steps.resize(program.steps.size());
+  bool scratch_used = false;  // since the last barrier
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const pef::Step& step = program.steps[i];
     ReadyStep& out = ready.steps[i];
@@ -149,6 +150,10 @@ void Chip::make_program(const pef::Program& program, Program& ready) {
     bool empty = true;  // nothing to compute: a chip whose piece is empty
     for (const pef::Buffer& buffer : step.results) empty = empty && buffer.type.count() == 0;
     if (!empty) out.kernel = op->make_kernel(spec);
+    // The team's scratch is one: two steps that use it need a barrier between them.
+    const bool uses = out.kernel && out.kernel->scratch_bytes() > 0;
+    if (uses && scratch_used) out.barrier = true;
+    scratch_used = uses || (scratch_used && !out.barrier);
   }
 }
 
@@ -194,7 +199,9 @@ bool Chip::before_step(Member& member, size_t step) {
   }
   if (!fault_) return true;
   member.barrier();
-  return !stop_;
+  const bool stop = stop_;
+  member.barrier();  // all have read it before thread 0 may write it again
+  return !stop;
 }
 
 bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {

@@ -18,12 +18,13 @@ Strides contiguous_strides(const Shape& shape) {
   int64_t step = 1;
   for (size_t i = shape.size(); i-- > 0;) {
     strides[i] = step;
-    step *= shape[i];
+    step *= shape[i] > 0 ? shape[i] : 1;  // an empty tensor has strides like any other
   }
   return strides;
 }
 
 bool is_contiguous(const Shape& shape, const Strides& strides) {
+  if (element_count(shape) == 0) return true;
   int64_t step = 1;
   for (size_t i = shape.size(); i-- > 0;) {
     if (shape[i] != 1 && strides[i] != step) return false;
