@@ -27,7 +27,7 @@ AT_LEAST = {"PyTorch / 1 chip": 1.0, "1 chip / 2 chips": 0.95}
 
 
 def best_of(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each, the best of `rounds`, taking turns so that a slow phase of the machine meets all."""
+    """Seconds of each, the best of `rounds`; they take turns, so that slow phases meet all."""
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
         for name, run in runs.items():

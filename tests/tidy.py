@@ -97,7 +97,7 @@ def check_lines() -> Iterator[str]:
         if lines and not first.startswith(("//", "# ")):
             yield f"{name_of(path)}:1: the first line must say what the file is for"
         for number, line in enumerate(lines, 1):
-            if len(line) > COLUMNS:
+            if len(line) > COLUMNS and not line.startswith("  %"):  # a node of a graph is one line
                 yield f"{name_of(path)}:{number}: {len(line)} columns, at most {COLUMNS}"
             if re.search(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b", line):
                 yield f"{name_of(path)}:{number}: unfinished"

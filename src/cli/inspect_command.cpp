@@ -116,8 +116,8 @@ std::string graph_text(const Json& graph, int n_chips) {
                      graph.at("exchanges").size(), bytes_text(moved));
 }
 
-int inspect(const std::string& path, const Globals& globals) {
-  const auto file = pef::File::open(path);
+int inspect(const std::string& path, int n_chips, const Globals& globals) {
+  const auto file = pef::File::open(path, n_chips);
   const pef::Manifest& m = file->manifest();
   if (globals.json) {
     Json json = {
@@ -172,6 +172,7 @@ std::string plans_text(const pef::Manifest& manifest, const std::string& report_
   const Json report = Json::parse(report_json, nullptr, false);
   std::string text;
   for (const pef::Plan& plan : manifest.plans) {
+    if (plan.chips.empty()) continue;  // not asked for
     text += fmt::format("plan for {} chip{}, mode {}\n{}", plan.n_chips,
                         plan.n_chips == 1 ? "" : "s", plan.mode, memory_table(manifest, plan));
     if (const Json* p = report_of(report, plan.n_chips))
@@ -204,8 +205,11 @@ void add_inspect(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* c = app.add_subcommand("inspect", "Show what is inside a PEF");
   c->footer("Example:\n  shardwright inspect out/demo/demo.pef");
   c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required();
-  c->callback(
-      [pef, &globals, &action] { action = [pef, &globals] { return inspect(*pef, globals); }; });
+  auto n_chips = std::make_shared<int>(0);
+  c->add_option("--n-chips", *n_chips, "One plan alone (default: all)");
+  c->callback([pef, n_chips, &globals, &action] {
+    action = [pef, n_chips, &globals] { return inspect(*pef, *n_chips, globals); };
+  });
 }
 
 void add_verify(CLI::App& app, const Globals& globals, Action& action) {

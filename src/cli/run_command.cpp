@@ -145,6 +145,19 @@ std::vector<std::pair<std::string, Share>> shares_of(
   return shares;
 }
 
+// Seconds of each run, ascending.
+std::vector<double> times_of(runtime::Session& session, int graph, RunArrays& arrays, int repeats,
+                             const Globals& globals) {
+  std::vector<double> times;
+  Progress progress(globals);
+  for (int i = 0; i < repeats; ++i) {
+    progress.stage("measure", i, repeats);
+    times.push_back(seconds_of([&] { session.run(graph, arrays.inputs, arrays.outputs); }));
+  }
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
 int measure(const RunOptions& o, const Globals& globals) {
   if (o.repeats < 1)
     throw Error(ErrorCode::kUsage, fmt::format("--repeats {}: give 1 or more", o.repeats));
@@ -153,16 +166,9 @@ int measure(const RunOptions& o, const Globals& globals) {
   const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
   RunArrays arrays = make_arrays(graph, session->report_json(), o.inputs, o.random_inputs);
   session->run(g, arrays.inputs, arrays.outputs);  // warm up
-  std::vector<double> times;
-  Progress progress(globals);
-  for (int i = 0; i < o.repeats; ++i) {
-    progress.stage("measure", i, o.repeats);
-    times.push_back(seconds_of([&] { session->run(g, arrays.inputs, arrays.outputs); }));
-  }
-  progress.end();
+  const std::vector<double> times = times_of(*session, g, arrays, o.repeats, globals);
   const int profiled = std::min(o.repeats, 5);
   const auto profiles = session->profile(g, arrays.inputs, arrays.outputs, profiled);
-  std::sort(times.begin(), times.end());
   const auto at = [&](double q) {
     return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1) + 0.5)];
   };

@@ -50,8 +50,9 @@ int64_t batch_of(const ir::Module& module) {
 int chips_that_fit(const ir::Module& module, const CompileOptions& options, int from,
                    int64_t limit) {
   for (int n = from + 1; n <= kMostChips; ++n) {
-    const auto solutions = shard::solve(
-        module, {.mode = shard::Mode::kWeight, .n_chips = n, .machine = options.machine, .fixed = {}});
+    const shard::SolveOptions solve_options{
+        .mode = shard::Mode::kWeight, .n_chips = n, .machine = options.machine, .fixed = {}};
+    const auto solutions = shard::solve(module, solve_options);
     std::vector<std::vector<ir::Graph>> local;
     for (size_t g = 0; g < module.graphs.size(); ++g)
       local.push_back(shard::partition(module, module.graphs[g], solutions[g]));

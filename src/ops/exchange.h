@@ -58,8 +58,7 @@ RefTensor join_pieces(const TensorType& whole, Combine combine,
                       std::span<const RefTensor* const> tensors, std::span<const Piece> pieces,
                       std::string_view name);
 // What each chip has after the exchange, from what each has before.
-std::vector<RefTensor> run_exchange(const Exchange& spec,
-                                    std::span<const RefTensor* const> before,
+std::vector<RefTensor> run_exchange(const Exchange& spec, std::span<const RefTensor* const> before,
                                     std::string_view name);
 
 }  // namespace shardwright::ops

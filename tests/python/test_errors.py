@@ -51,14 +51,16 @@ def pef(model, folder):
 def test_mode_without_value(model):
     assert run("compile", model, "--inference", "--tensor-parallel") == (
         2,
-        "error: --tensor-parallel needs a value: batch (splits the data), weight (splits the weights), auto or none",
+        "error: --tensor-parallel needs a value: batch (splits the data), "
+        "weight (splits the weights), auto or none",
     )
 
 
 def test_unknown_mode(model):
     assert run("compile", model, "--inference", "--tensor-parallel", "pipeline") == (
         2,
-        "error: --tensor-parallel pipeline: unknown mode; give batch (splits the data), weight (splits the weights), auto or none",
+        "error: --tensor-parallel pipeline: unknown mode; give batch (splits the data), "
+        "weight (splits the weights), auto or none",
     )
 
 
@@ -103,14 +105,16 @@ def test_raw_form(folder):
     torch.export.save(torch.export.export(MLP.model(), (), MLP.inputs()), path)
     assert run("compile", path, "--inference") == (
         3,
-        "error: raw.pt2: holds the raw form of torch.export; capture with shardwright, or call ep.run_decompositions({}) before torch.export.save",
+        "error: raw.pt2: holds the raw form of torch.export; capture with shardwright, or call "
+        "ep.run_decompositions({}) before torch.export.save",
     )
 
 
 def test_no_such_model():
     assert run("compile", "nothing.pt2", "--inference") == (
         2,
-        "error: nothing.pt2: there is no such file or folder; give a .pt2 file or a Hugging Face folder (config.json + weights)",
+        "error: nothing.pt2: there is no such file or folder; give a .pt2 file or a Hugging Face "
+        "folder (config.json + weights)",
     )
 
 
@@ -139,7 +143,8 @@ def test_wrong_input_name(pef, folder):
     np.save(folder / "x.npy", np.zeros((2, 24), np.float32))
     assert run("run", pef, "--input", f"y={folder}/x.npy") == (
         2,
-        f"error: --input y={folder}/x.npy: graph 'forward' has no input 'y'; inputs are x (f32[2, 24])",
+        f"error: --input y={folder}/x.npy: graph 'forward' has no input 'y'; inputs are "
+        "x (f32[2, 24])",
     )
 
 
@@ -151,7 +156,8 @@ def test_wrong_input_shape_and_dtype(pef, folder):
         np.save(folder / "bad.npy", array)
         assert run("run", pef, "--input", f"x={folder}/bad.npy") == (
             2,
-            f"error: --input x={folder}/bad.npy: the file holds {what}, but input 'x' of this PEF is f32[2, 24]",
+            f"error: --input x={folder}/bad.npy: the file holds {what}, but input 'x' of this "
+            "PEF is f32[2, 24]",
         )
 
 
@@ -163,7 +169,8 @@ def test_the_same_mistakes_from_python(pef):
         session.run({"y": np.zeros((2, 24), np.float32)})
     with pytest.raises(
         sw.ShardwrightError,
-        match=r"input 'x' of graph 'forward' is f32\[3, 24\], but this PEF was compiled for f32\[2, 24\]",
+        match=r"input 'x' of graph 'forward' is f32\[3, 24\], but this PEF was compiled for "
+        r"f32\[2, 24\]",
     ):
         session.run({"x": np.zeros((3, 24), np.float32)})
     with pytest.raises(sw.ShardwrightError, match="missing"):
@@ -173,7 +180,8 @@ def test_the_same_mistakes_from_python(pef):
 def test_option_that_contradicts_the_pef(pef):
     assert run("run", pef, "--tensor-parallel", "batch") == (
         2,
-        "error: --tensor-parallel batch contradicts the PEF, which was compiled with --tensor-parallel weight; leave the option out (run reads it "
+        "error: --tensor-parallel batch contradicts the PEF, which was compiled with "
+        "--tensor-parallel weight; leave the option out (run reads it "
         "from the PEF), or compile again",
     )
     code, text = run("run", pef, "--n-chips", "5")

@@ -1,4 +1,4 @@
-# The promise: the same answer as PyTorch at every number of chips, in both modes, for every architecture of the zoo.
+# The promise: the same answer as PyTorch at every number of chips, in both modes, for every model.
 from __future__ import annotations
 
 import json
@@ -24,7 +24,8 @@ def relative(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def pytorch(entry, batch: int):
-    """The model's inputs, its f32 output, and the limit for ours: max(1e-5, 4 x the error of PyTorch's f32 against f64)."""
+    """The model, its inputs, its f32 output, and the limit for ours: max(1e-5, 4 x the error of
+    PyTorch's f32 against its f64)."""
     model, inputs = entry.model(), entry.inputs(batch=batch)
     with torch.no_grad():
         f32 = output(model(**inputs), entry.output)
@@ -89,14 +90,15 @@ def test_weights_are_split_and_come_back_whole(entry, tmp_path):
 
 
 def check_shares(plan: dict) -> None:
-    """A split weight's largest piece is its n-th part and at most one head (12 rows here) more."""
+    """A split weight's largest piece is its n-th part and at most 16 rows more: of KV heads
+    (12 rows here) that the query heads of a chip only touch, all rows are there."""
     split = 0
     for weight in plan["graphs"][0]["weights"]:
         rows = weight["rows_per_chip"]
         if rows:
             split += 1
             dim = int(weight["state"].split("(")[1].split(")")[0].split(",")[0])
-            assert max(rows) <= weight["shape"][dim] / plan["n_chips"] + 12, weight
+            assert max(rows) <= weight["shape"][dim] / plan["n_chips"] + 16, weight
             assert sum(rows) >= weight["shape"][dim], weight
     assert split > 0
 
@@ -156,7 +158,8 @@ def report(pef) -> dict:
 
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_exchanges_are_the_closed_form(n, tmp_path):
-    """Weight mode: 2L + 1 sums of B x S x D, each an all_reduce or a reduce_scatter with its all_gather; batch mode: none."""
+    """Weight mode: 2L + 1 sums of B x S x D, each an all_reduce or a reduce_scatter with its
+    all_gather; batch mode: none."""
     entry = next(e for e in ZOO if e.name == "llama_6_2")
     layers, batch, seq, hidden = 2, 2, 16, 48
     inputs = entry.inputs(batch=max(batch, n))

@@ -98,6 +98,10 @@ double activate(double v, Activation activation) {
   }
 }
 
+double rounding_of(DType dtype) {
+  return dtype == DType::kF32 ? 0 : dtype == DType::kBF16 ? 4e-3 : 5e-4;
+}
+
 // Runs one case; `relative` is the tolerance against sums of magnitudes, 0 = exact.
 template <typename Draw>
 void check_case(Team& team, const Case& c, double relative, Draw draw) {
@@ -142,10 +146,7 @@ void check_case(Team& team, const Case& c, double relative, Draw draw) {
     member.barrier();
     gemm(member, args);
   });
-  const double y_rounding = relative == 0         ? 0
-                            : c.y == DType::kF32  ? 0
-                            : c.y == DType::kBF16 ? 4e-3
-                                                  : 5e-4;
+  const double y_rounding = relative == 0 ? 0 : rounding_of(c.y);
   const std::vector<double> x_values = x.values();
   const std::vector<double> w_values = w.values();
   for (int64_t i = 0; i < c.m; ++i)
