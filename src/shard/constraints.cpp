@@ -75,43 +75,61 @@ Allowed in_batch_mode(const ConstraintView& view) {
   return none;
 }
 
+// Rows that several chips need (a shared KV head) are computed by each of them: computing them once
+// and exchanging them would win fractions of a percent in the model and cost a transfer.
+bool computes_rows_once(const ConstraintView& view, const Strategy& strategy) {
+  return strategy.own &&
+         view.rule.factors[static_cast<size_t>(strategy.factor)].kind == ops::FactorKind::kPlain;
+}
+
+// A factor that could be split in weight mode.
+struct Choice {
+  int factor;
+  int pieces;
+  bool clean;
+};
+
+Choice choice_of(const ConstraintView& view, int factor) {
+  const std::optional<Cuts> cuts =
+      factor_cuts(view.graph, view.node, view.rule, factor, view.colours);
+  return {factor, cuts ? count_pieces(*cuts) : 0,
+          !any_colour(view, factor, &Colours::Colour::dirty)};
+}
+
+// The candidates that split one of `choices` for which `keep` holds.
+template <typename Predicate>
+Allowed keep_splits(const ConstraintView& view, const std::vector<int>& candidates,
+                    const std::vector<Choice>& choices, const char* reason, Predicate&& keep) {
+  Allowed allowed;
+  for (const int i : candidates) {
+    const Strategy& strategy = view.strategies[static_cast<size_t>(i)];
+    if (strategy.factor < 0 || computes_rows_once(view, strategy)) continue;
+    for (const Choice& choice : choices)
+      if (choice.factor == strategy.factor && keep(choice)) allowed.strategies.push_back(i);
+  }
+  if (allowed.strategies.empty()) return allowed;
+  const int first = view.strategies[static_cast<size_t>(allowed.strategies[0])].factor;
+  allowed.reason = {"mode weight", fmt::format(fmt::runtime(reason), factor_name(view, first),
+                                               view.colours.n_chips)};
+  return allowed;
+}
+
 // Splits of a gemm's weight, the best kind first: a clean dimension with a piece for every chip;
 // any with a piece for every chip; any.
-Allowed weight_splits(const ConstraintView& view, const std::vector<int>& weight_factors,
+Allowed weight_splits(const ConstraintView& view, const std::vector<Choice>& choices,
                       const std::vector<int>& candidates) {
   const int n = view.colours.n_chips;
-  struct Choice {
-    int factor;
-    int pieces;
-    bool clean;
-  };
-  std::vector<Choice> choices;
-  for (const int f : weight_factors) {
-    const std::optional<Cuts> cuts = factor_cuts(view.graph, view.node, view.rule, f, view.colours);
-    if (cuts)
-      choices.push_back({f, count_pieces(*cuts), !any_colour(view, f, &Colours::Colour::dirty)});
-  }
-  const auto pick = [&](auto&& keep, std::string reason) {
-    Allowed allowed;
-    for (const int i : candidates) {
-      const int f = view.strategies[static_cast<size_t>(i)].factor;
-      for (const Choice& choice : choices)
-        if (choice.factor == f && keep(choice)) allowed.strategies.push_back(i);
-    }
-    if (allowed.strategies.empty()) return allowed;
-    const int first = view.strategies[static_cast<size_t>(allowed.strategies[0])].factor;
-    allowed.reason = {"mode weight",
-                      fmt::format(fmt::runtime(reason), factor_name(view, first), n)};
-    return allowed;
+  const auto keep = [&](const char* reason, auto&& predicate) {
+    return keep_splits(view, candidates, choices, reason, predicate);
   };
   Allowed allowed =
-      pick([&](const Choice& c) { return c.clean && c.pieces == n; }, "clean dimension {0}");
+      keep("clean dimension {0}", [&](const Choice& c) { return c.clean && c.pieces == n; });
   if (!allowed.strategies.empty()) return allowed;
-  allowed = pick([&](const Choice& c) { return c.pieces == n; },
-                 "no clean dimension has a piece for each of {1} chips");
+  allowed = keep("no clean dimension has a piece for each of {1} chips",
+                 [&](const Choice& c) { return c.pieces == n; });
   if (allowed.strategies.empty())
     allowed =
-        pick([](const Choice&) { return true; }, "no dimension has a piece for each of {1} chips");
+        keep("no dimension has a piece for each of {1} chips", [](const Choice&) { return true; });
   for (const Choice& c : choices)
     if (c.clean && c.pieces < n && !allowed.strategies.empty())
       allowed.note = fmt::format("{} divides into only {} pieces for {} chips",
@@ -119,24 +137,28 @@ Allowed weight_splits(const ConstraintView& view, const std::vector<int>& weight
   return allowed;
 }
 
+// Between two gemms a clean dimension stays split: nothing needs it whole. What is left to cost is
+// how the others (the residual stream) are kept: whole or split by tokens.
 Allowed in_weight_mode(const ConstraintView& view, const std::vector<int>& candidates) {
-  std::vector<int> factors;
+  std::vector<Choice> of_weight, all;
   bool has_weight = false;
-  if (is_gemm(view.node, view.rule)) {
-    for (size_t i = 0; i < view.node.inputs.size(); ++i) {
-      if (!view.is_weight[i]) continue;
-      has_weight = true;
-      for (const ops::Word& word : view.rule.operands[i])
-        if (!word.factors.empty() && view.rule.splittable(word.factors[0]))
-          factors.push_back(word.factors[0]);
-    }
+  for (int f = 0; f < static_cast<int>(view.rule.factors.size()); ++f)
+    if (view.rule.splittable(f)) all.push_back(choice_of(view, f));
+  for (size_t i = 0; i < view.node.inputs.size() && is_gemm(view.node, view.rule); ++i) {
+    if (!view.is_weight[i]) continue;
+    has_weight = true;
+    for (const Choice& choice : all)
+      if (Rule::dim_of(view.rule.operands[i], choice.factor) >= 0) of_weight.push_back(choice);
   }
   if (has_weight) {
-    Allowed allowed = weight_splits(view, factors, candidates);
+    Allowed allowed = weight_splits(view, of_weight, candidates);
     if (!allowed.strategies.empty()) return allowed;
     return {candidates, {}, "has a weight that can't be split: it is whole on every chip"};
   }
-  return {candidates, {}, ""};
+  const int n = view.colours.n_chips;
+  Allowed allowed = keep_splits(view, candidates, all, "clean dimension {0}",
+                                [&](const Choice& c) { return c.clean && c.pieces == n; });
+  return allowed.strategies.empty() ? Allowed{candidates, {}, ""} : allowed;
 }
 
 Allowed as_fixed(const ConstraintView& view, const std::vector<int>& candidates) {

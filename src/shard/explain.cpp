@@ -12,7 +12,7 @@ namespace shardwright::shard {
 namespace {
 
 // Below this the largest piece costs no more than what the model is off by anyway.
-constexpr double kImbalanceWorthANote = 1.05;
+constexpr double kImbalanceWorthANote = 0.05;
 
 Reason cost_reason(const NodeKind& kind, int next, Cost more) {
   const std::string& name = kind.strategies[static_cast<size_t>(next)].name;
@@ -103,23 +103,30 @@ std::vector<Reason> reasons_of(const Formulation& f, size_t g, const std::vector
 
 namespace {
 
-// A colour that is split unevenly, named by its smallest dimension (the heads, not the rows of a
-// projection).
+// A colour that is split unevenly or with overlap, named by the operator that does most with it and
+// its smallest dimension (the heads of attention, not the rows of a projection).
 struct Uneven {
+  bool by_work = false;  // named by an operator that is neither elementwise nor a view
   int64_t size = std::numeric_limits<int64_t>::max();
   std::string name;
   Cuts cuts;
+
+  double above_mean() const {
+    return static_cast<double>(largest_piece(cuts)) * static_cast<double>(cuts.size()) /
+               static_cast<double>(size) -
+           1;
+  }
 };
 
 std::string uneven_note(const Uneven& uneven) {
   const auto n = static_cast<int64_t>(uneven.cuts.size());
-  const double mean = static_cast<double>(uneven.size) / static_cast<double>(n);
-  const double above = static_cast<double>(largest_piece(uneven.cuts)) / mean - 1;
+  const std::string split = fmt::format("{}: {} over {} chips is {}", uneven.name, uneven.size, n,
+                                        pieces_text(uneven.cuts));
+  if (overlaps(uneven.cuts)) return split + ": what two chips need is held and computed by both";
   return fmt::format(
-      "{}: {} over {} chips is {}: the largest piece is {:.0f} % above the mean; nearest number of "
-      "chips that divides it: {}",
-      uneven.name, uneven.size, n, pieces_text(uneven.cuts), above * 100,
-      nearest_divisor(uneven.size, n));
+      "{}: the largest piece is {:.0f} % above the mean; nearest number of chips that divides it: "
+      "{}",
+      split, uneven.above_mean() * 100, nearest_divisor(uneven.size, n));
 }
 
 void add_uneven(const Formulation& f, size_t g, size_t n, int factor,
@@ -129,10 +136,11 @@ void add_uneven(const Formulation& f, size_t g, size_t n, int factor,
   const ops::Rule& rule = *f.facts[g].rules[n];
   const int colour = factor_colour(node, rule, factor, f.colours[g]);
   const int64_t size = rule.factors[static_cast<size_t>(factor)].size;
+  const bool by_work = !node.op->elementwise && node.op->view == nullptr;
   Uneven& uneven = (*found)[colour];
-  if (size >= uneven.size) return;
+  if (uneven.by_work > by_work || (uneven.by_work == by_work && size >= uneven.size)) return;
   uneven = {
-      size,
+      by_work, size,
       fmt::format("{} of {}", rule.factors[static_cast<size_t>(factor)].name, graph.describe(node)),
       f.colours[g].cuts_of(colour, size)};
 }
@@ -183,8 +191,7 @@ std::vector<std::string> notes_of(const Formulation& f, size_t g, const Solution
   std::vector<std::string> texts = notes.all();
   std::map<std::string, bool> said;  // layers have colours of their own that are cut alike
   for (const auto& [colour, u] : uneven) {
-    const double mean = static_cast<double>(u.size) / static_cast<double>(u.cuts.size());
-    if (static_cast<double>(largest_piece(u.cuts)) <= mean * kImbalanceWorthANote) continue;
+    if (!overlaps(u.cuts) && u.above_mean() < kImbalanceWorthANote) continue;
     if (said.try_emplace(fmt::format("{}: {}", u.size, pieces_text(u.cuts)), true).second)
       texts.push_back(uneven_note(u));
   }

@@ -1,5 +1,5 @@
-// The solver: exact on random problems, Megatron's layout in weight mode with the collectives of the
-// closed forms, no exchange in batch mode, and one message for each mistake of a user.
+// The solver: exact on random problems, Megatron's layout in weight mode with the collectives of
+// the closed forms, no exchange in batch mode, and one message for each mistake of a user.
 #include "shard/solve.h"
 
 #include <gtest/gtest.h>
@@ -43,8 +43,7 @@ Cost brute_force(const Problem& problem) {
   Cost best = problem.cost(choice);
   while (true) {
     size_t v = 0;
-    while (v < choice.size() &&
-           ++choice[v] == static_cast<int>(problem.variables[v].costs.size()))
+    while (v < choice.size() && ++choice[v] == static_cast<int>(problem.variables[v].costs.size()))
       choice[v++] = 0;
     if (v == choice.size()) return best;
     best = std::min(best, problem.cost(choice));
@@ -112,8 +111,17 @@ void expect_megatron(const Model& model, const Dims& d, int64_t tokens, int n) {
 }
 
 TEST(WeightMode, LlamaIsSplitAsMegatronDoes) {
-  const Dims d{.batch = 2, .tokens = 64, .layers = 3, .heads = 9, .kv_heads = 3, .head = 64,
-               .hidden = 576, .ffn = 1536, .vocab = 4099, .cache = 64, .data = false};
+  const Dims d{.batch = 2,
+               .tokens = 64,
+               .layers = 3,
+               .heads = 9,
+               .kv_heads = 3,
+               .head = 64,
+               .hidden = 576,
+               .ffn = 1536,
+               .vocab = 4099,
+               .cache = 64,
+               .data = false};
   const Model prefill = llama(d), decode = llama(d, true), tied = llama(d, false, true);
   for (int n = 2; n <= 8; ++n) {
     expect_megatron(prefill, d, d.tokens, n);
@@ -123,8 +131,14 @@ TEST(WeightMode, LlamaIsSplitAsMegatronDoes) {
 }
 
 TEST(WeightMode, WeightsAreStoredSplitAndNormsWhole) {
-  const Dims d{.layers = 2, .heads = 8, .kv_heads = 8, .head = 16, .hidden = 128, .ffn = 352,
-               .vocab = 512, .data = false};
+  const Dims d{.layers = 2,
+               .heads = 8,
+               .kv_heads = 8,
+               .head = 16,
+               .hidden = 128,
+               .ffn = 352,
+               .vocab = 512,
+               .data = false};
   const Model model = llama(d, false, true);
   const Solution s = solve(model.module, {.mode = Mode::kWeight, .n_chips = 4})[0];
   for (size_t i = 0; i < s.inputs.size(); ++i) {
@@ -150,12 +164,10 @@ TEST(WeightMode, GraphsOfAModuleShareTheirTensors) {
   graph.name = "prefill";
   for (ir::Input& input : graph.inputs) {
     if (input.role == ir::InputRole::kUserInput) continue;
-    const std::string& name =
-        prefill.module.tensors[static_cast<size_t>(input.ref.tensor)].name;
+    const std::string& name = prefill.module.tensors[static_cast<size_t>(input.ref.tensor)].name;
     size_t i = 0;
     while (i < both.tensors.size() && both.tensors[i].name != name) ++i;
-    const bool shared =
-        i < both.tensors.size() && input.role == ir::InputRole::kParameter;
+    const bool shared = i < both.tensors.size() && input.role == ir::InputRole::kParameter;
     if (!shared) {
       i = both.tensors.size();
       both.tensors.push_back(prefill.module.tensors[static_cast<size_t>(input.ref.tensor)]);
@@ -223,8 +235,8 @@ TEST(Errors, AFixedSplitThatCannotBeHad) {
   for (size_t n = 0; n < model.graph().nodes.size(); ++n)
     if (std::string(model.graph().nodes[n].op->name) == "rms_norm" && norm < 0)
       norm = static_cast<ir::NodeId>(n);
-  const SolveOptions options{.mode = Mode::kWeight, .n_chips = 2,
-                             .fixed = {{{0, norm}, {"k", "rules.yaml:3 qkv"}}}};
+  const SolveOptions options{
+      .mode = Mode::kWeight, .n_chips = 2, .fixed = {{{0, norm}, {"k", "rules.yaml:3 qkv"}}}};
   EXPECT_EQ(error_of(model, options),
             "rules.yaml:3 qkv: layers.0.input_norm (rms_norm), model.py:2 can't be split by k over "
             "2 chips; possible: t1");
@@ -257,13 +269,13 @@ bool has_note(const Solution& s, const std::string& text) {
 TEST(Notes, UnevenHeadsSayTheNearestNumberThatDivides) {
   const Model model = llama({.data = false});
   const Solution s = solve(model.module, {.mode = Mode::kWeight, .n_chips = 2})[0];
-  EXPECT_TRUE(has_note(s, "9 over 2 chips is 5 + 4: the largest piece is 11 % above the mean; "
-                          "nearest number of chips that divides it: 3"));
+  EXPECT_TRUE(has_note(s,
+                       "9 over 2 chips is 5 + 4: the largest piece is 11 % above the mean; "
+                       "nearest number of chips that divides it: 3"));
 }
 
 TEST(Notes, FewerHeadsThanChips) {
-  const Model model =
-      llama({.heads = 2, .kv_heads = 2, .head = 8, .hidden = 16, .data = false});
+  const Model model = llama({.heads = 2, .kv_heads = 2, .head = 8, .hidden = 16, .data = false});
   const Solution s = solve(model.module, {.mode = Mode::kWeight, .n_chips = 4})[0];
   EXPECT_EQ(split_of(model, s, "layers.0.q_proj"), "split k");
   EXPECT_TRUE(has_note(s, "m divides into only 2 pieces for 4 chips: split k instead"));
@@ -281,15 +293,26 @@ TEST(Export, ProblemsForTheIlp) {
   const char* folder = std::getenv("SHARDWRIGHT_PROBLEMS");
   if (folder == nullptr) GTEST_SKIP() << "SHARDWRIGHT_PROBLEMS names no folder";
   const Dims small{.batch = 8, .layers = 2, .data = false};
-  const Dims large{.batch = 4, .tokens = 512, .layers = 2, .heads = 32, .kv_heads = 8, .head = 128,
-                   .hidden = 4096, .ffn = 14336, .vocab = 128256, .cache = 1024, .data = false};
+  const Dims large{.batch = 4,
+                   .tokens = 512,
+                   .layers = 2,
+                   .heads = 32,
+                   .kv_heads = 8,
+                   .head = 128,
+                   .hidden = 4096,
+                   .ffn = 14336,
+                   .vocab = 128256,
+                   .cache = 1024,
+                   .data = false};
   Dims one_kv = small;
   one_kv.heads = 5, one_kv.kv_heads = 1, one_kv.hidden = 20;
-  const std::pair<std::string, Model> models[] = {
-      {"llama", llama(small)},          {"tied", llama(one_kv, false, true)},
-      {"decode", llama(small, true)},   {"gpt2", gpt2(small)},
-      {"bert", bert(small)},            {"llama8b", llama(large)},
-      {"llama8b_decode", llama(large, true)}};
+  const std::pair<std::string, Model> models[] = {{"llama", llama(small)},
+                                                  {"tied", llama(one_kv, false, true)},
+                                                  {"decode", llama(small, true)},
+                                                  {"gpt2", gpt2(small)},
+                                                  {"bert", bert(small)},
+                                                  {"llama8b", llama(large)},
+                                                  {"llama8b_decode", llama(large, true)}};
   const std::pair<std::string, Machine> machines[] = {
       {"threads", {}},
       {"network", {.name = "network", .link_bytes_per_s = 1.2e9, .link_latency_s = 20e-6}}};
