@@ -106,7 +106,7 @@ namespace {
 // A colour that is split unevenly or with overlap, named by the operator that does most with it and
 // its smallest dimension (the heads of attention, not the rows of a projection).
 struct Uneven {
-  bool by_work = false;  // named by an operator that is neither elementwise nor a view
+  bool by_work = false;  // named by an operator that multiplies and adds
   int64_t size = std::numeric_limits<int64_t>::max();
   std::string name;
   Cuts cuts;
@@ -136,7 +136,7 @@ void add_uneven(const Formulation& f, size_t g, size_t n, int factor,
   const ops::Rule& rule = *f.facts[g].rules[n];
   const int colour = factor_colour(node, rule, factor, f.colours[g]);
   const int64_t size = rule.factors[static_cast<size_t>(factor)].size;
-  const bool by_work = !node.op->elementwise && node.op->view == nullptr;
+  const bool by_work = node.op->flops != nullptr;
   Uneven& uneven = (*found)[colour];
   if (uneven.by_work > by_work || (uneven.by_work == by_work && size >= uneven.size)) return;
   uneven = {

@@ -32,6 +32,7 @@ class Elimination {
   }
 
   std::vector<int> run() {
+    for (int v = static_cast<int>(left_.size()); v-- > 0;) changed_.push_back(v);
     for (size_t step = 0; step < problem_.variables.size(); ++step) eliminate(next());
     std::vector<int> choice(problem_.variables.size(), 0);
     for (auto it = eliminated_.rbegin(); it != eliminated_.rend(); ++it) {
@@ -91,16 +92,19 @@ class Elimination {
     return entries;
   }
 
-  // Fill counts are kept. A variable with at most two neighbours and no fill can't be beaten.
+  // A variable with at most two neighbours can't be beaten: taking it widens nothing. Such are
+  // found on a stack of those whose neighbours changed; only a core without them is searched by
+  // fill.
   int next() {
+    while (!changed_.empty()) {
+      const int v = changed_.back();
+      changed_.pop_back();
+      if (left_[as(v)] && neighbours_[as(v)].size() <= 2) return v;
+    }
     int best = -1;
-    for (int v = first_left_; v < static_cast<int>(left_.size()); ++v) {
-      if (!left_[as(v)]) {
-        if (v == first_left_) ++first_left_;
-        continue;
-      }
+    for (int v = 0; v < static_cast<int>(left_.size()); ++v) {
+      if (!left_[as(v)]) continue;
       if (fill_[as(v)] < 0) fill_[as(v)] = count_fill(v);
-      if (fill_[as(v)] == 0 && neighbours_[as(v)].size() <= 2) return v;
       if (best < 0 || fill_[as(v)] < fill_[as(best)] ||
           (fill_[as(v)] == fill_[as(best)] && table_size(v) < table_size(best)))
         best = v;
@@ -172,6 +176,7 @@ class Elimination {
       remove(&neighbours_[as(neighbour)], v);
       fill_[as(neighbour)] = -1;
       for (const int further : neighbours_[as(neighbour)]) fill_[as(further)] = -1;
+      changed_.push_back(neighbour);
     }
   }
 
@@ -180,7 +185,7 @@ class Elimination {
   std::vector<std::vector<int>> functions_of_;
   std::vector<int> fill_;  // -1: to be counted
   std::vector<bool> left_;
-  int first_left_ = 0;
+  std::vector<int> changed_;  // whose neighbours changed since they were last looked at
   std::deque<Function> functions_;
   std::deque<std::vector<Cost>> storage_;
   std::vector<Eliminated> eliminated_;
