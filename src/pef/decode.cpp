@@ -1,6 +1,8 @@
 // Manifest, chip plans and programs from FlatBuffers.
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "pef/codec.h"
 #include "pef/flatbuffer.h"
 #include "pef/manifest_generated.h"
@@ -26,7 +28,10 @@ class Decoder {
   std::vector<T> numbers(const flatbuffers::Vector<T>* vector) {
     if (vector == nullptr) return {};
     spend(vector->size() * sizeof(T));
-    return {vector->begin(), vector->end()};
+    // The verifier does not check the alignment of elements larger than the vector's length.
+    std::vector<T> numbers(vector->size());
+    if (!numbers.empty()) std::memcpy(numbers.data(), vector->Data(), numbers.size() * sizeof(T));
+    return numbers;
   }
 
   // Of a vector of tables or strings.

@@ -1,38 +1,141 @@
-// Arena layout: greedy by size.
+// Memory of a chip's program: lifetimes, offsets, barriers.
 #include "plan/arena.h"
 
 #include <algorithm>
 #include <numeric>
 
 #include "base/checked.h"
+#include "ops/exchange.h"
 
 namespace shardwright::plan {
+namespace {
 
-ArenaLayout lay_out(const std::vector<Lifetime>& blocks) {
-  ArenaLayout layout;
-  layout.offsets.assign(blocks.size(), 0);
-  std::vector<size_t> order(blocks.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return blocks[a].bytes > blocks[b].bytes; });
-  std::vector<size_t> placed;  // by offset
-  for (size_t i : order) {
-    const int64_t bytes = round_up(blocks[i].bytes, kArenaAlignment);
-    if (bytes == 0) continue;
-    int64_t at = 0;
-    for (size_t other : placed) {
-      if (blocks[other].first > blocks[i].last || blocks[other].last < blocks[i].first) continue;
-      if (layout.offsets[other] >= at + bytes) break;
-      at = std::max(at, layout.offsets[other] + round_up(blocks[other].bytes, kArenaAlignment));
-    }
-    layout.offsets[i] = at;
-    layout.bytes = std::max(layout.bytes, at + bytes);
-    placed.insert(
-        std::upper_bound(placed.begin(), placed.end(), i,
-                         [&](size_t a, size_t b) { return layout.offsets[a] < layout.offsets[b]; }),
-        i);
+constexpr int64_t kAlignBytes = 64;
+
+template <typename Visit>
+void for_buffers(std::vector<pef::Step>& steps, Visit visit) {
+  for (size_t i = 0; i < steps.size(); ++i)
+    for (auto* list : {&steps[i].operands, &steps[i].results})
+      for (pef::Buffer& buffer : *list)
+        if (buffer.space == pef::Space::kArena) visit(static_cast<int>(i), buffer);
+}
+
+// The lowest offset where `bytes` fit between the ranges in use.
+int64_t lowest_gap(std::vector<Range> in_use, int64_t bytes) {
+  std::sort(in_use.begin(), in_use.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  int64_t offset = 0;
+  for (const Range& range : in_use) {
+    if (offset + bytes <= range.begin) break;
+    offset = std::max(offset, round_up(range.end, kAlignBytes));
   }
-  return layout;
+  return offset;
+}
+
+// Large storages first: the small ones fill the gaps between them.
+std::vector<int64_t> offsets_of(const std::vector<Storage>& storages, size_t chip) {
+  std::vector<size_t> order;
+  for (size_t i = 0; i < storages.size(); ++i)
+    if (storages[i].first_step >= 0 && storages[i].bytes[chip] > 0) order.push_back(i);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return storages[a].bytes[chip] > storages[b].bytes[chip];
+  });
+  std::vector<int64_t> offsets(storages.size(), 0);
+  for (size_t k = 0; k < order.size(); ++k) {
+    const Storage& storage = storages[order[k]];
+    std::vector<Range> in_use;
+    for (size_t j = 0; j < k; ++j) {
+      const Storage& other = storages[order[j]];
+      if (other.first_step <= storage.last_step && storage.first_step <= other.last_step)
+        in_use.push_back({offsets[order[j]], offsets[order[j]] + other.bytes[chip]});
+    }
+    offsets[order[k]] = lowest_gap(std::move(in_use), storage.bytes[chip]);
+  }
+  return offsets;
+}
+
+int64_t peak_transfer_bytes(const std::vector<Storage>& storages, size_t chip, size_t n_steps) {
+  std::vector<int64_t> change(n_steps + 1, 0);
+  for (const Storage& storage : storages) {
+    if (!storage.exchanged || storage.first_step < 0) continue;
+    change[static_cast<size_t>(storage.first_step)] += storage.bytes[chip];
+    change[static_cast<size_t>(storage.last_step) + 1] -= storage.bytes[chip];
+  }
+  int64_t now = 0;
+  int64_t peak = 0;
+  for (int64_t bytes : change) peak = std::max(peak, now += bytes);
+  return peak;
+}
+
+struct Access {
+  pef::Space space;
+  int index;
+  Range bytes;
+};
+
+std::vector<Access> accesses(const std::vector<pef::Buffer>& buffers) {
+  std::vector<Access> result;
+  for (const pef::Buffer& buffer : buffers)
+    // Inputs are never written.
+    if (buffer.space != pef::Space::kNone && buffer.space != pef::Space::kInput)
+      result.push_back({buffer.space, buffer.index, pef::byte_range(buffer)});
+  return result;
+}
+
+bool meet(const std::vector<Access>& some, const std::vector<Access>& others) {
+  for (const Access& a : some)
+    for (const Access& b : others)
+      if (a.space == b.space && a.index == b.index &&
+          std::max(a.bytes.begin, b.bytes.begin) < std::min(a.bytes.end, b.bytes.end))
+        return true;
+  return false;
+}
+
+}  // namespace
+
+void find_lifetimes(const std::vector<pef::Step>& steps, std::vector<Storage>& storages) {
+  for (size_t i = 0; i < steps.size(); ++i)
+    for (const auto* list : {&steps[i].operands, &steps[i].results})
+      for (const pef::Buffer& buffer : *list) {
+        if (buffer.space != pef::Space::kArena) continue;
+        Storage& storage = storages[static_cast<size_t>(buffer.index)];
+        if (storage.first_step < 0) storage.first_step = static_cast<int>(i);
+        storage.last_step = std::max(storage.last_step, static_cast<int>(i));
+        storage.exchanged |= steps[i].op == ops::exchange.name;
+      }
+}
+
+ArenaUse place_storages(const std::vector<Storage>& storages, size_t chip,
+                        std::vector<pef::Step>& steps) {
+  const std::vector<int64_t> offsets = offsets_of(storages, chip);
+  ArenaUse use;
+  for (size_t i = 0; i < storages.size(); ++i)
+    if (storages[i].first_step >= 0)
+      use.arena_bytes = std::max(use.arena_bytes, offsets[i] + storages[i].bytes[chip]);
+  use.arena_bytes = round_up(use.arena_bytes, kAlignBytes);
+  use.transfer_bytes = peak_transfer_bytes(storages, chip, steps.size());
+  for_buffers(steps, [&](int, pef::Buffer& buffer) {
+    buffer.offset_bytes += offsets[static_cast<size_t>(buffer.index)];
+    buffer.index = -1;
+  });
+  return use;
+}
+
+void drop_barriers(std::vector<pef::Step>& steps) {
+  std::vector<Access> reads;
+  std::vector<Access> writes;
+  for (pef::Step& step : steps) {
+    const std::vector<Access> step_reads = accesses(step.operands);
+    const std::vector<Access> step_writes = accesses(step.results);
+    step.barrier_before =
+        meet(step_reads, writes) || meet(step_writes, writes) || meet(step_writes, reads);
+    if (step.barrier_before) {
+      reads.clear();
+      writes.clear();
+    }
+    reads.insert(reads.end(), step_reads.begin(), step_reads.end());
+    writes.insert(writes.end(), step_writes.begin(), step_writes.end());
+  }
 }
 
 }  // namespace shardwright::plan

@@ -1,28 +1,35 @@
-// How values lie in memory: which strides kernels take, and which layout a value should be produced
-// in.
+// Where values lie: places, and which strides a kernel takes.
 #pragma once
 
 #include <optional>
 #include <vector>
 
-#include "ir/graph.h"
+#include "ops/op.h"
+#include "pef/program.h"
 
 namespace shardwright::plan {
 
-// May a kernel that takes `mode` read or write a tensor of this shape at these strides?
-bool accepts(ops::Strided mode, const Shape& shape, const Strides& strides);
-
-// The strides and offset (elements) of a view's result over an operand at `in`; nullopt if it must
-// copy.
-struct ViewResult {
-  Strides strides;
-  int64_t offset = 0;
+// Where a value lies on one chip, before the arena has offsets.
+struct Place {
+  pef::Space space = pef::Space::kNone;
+  int index = -1;      // arena: storage; parameter: piece; input, output: of the user
+  int64_t offset = 0;  // elements
+  Strides strides;     // normal_strides
+  bool operator==(const Place&) const = default;
 };
-std::optional<ViewResult> view_of(const ir::Graph& graph, const ir::Node& node, const Strides& in);
 
-// For each value the strides in which it should be produced: contiguous, but where its only reader
-// permutes it, such that the permuted value is contiguous, if the producer can write so (attention
-// writes [b, s, h, d]).
-std::vector<Strides> wanted_layouts(const ir::Graph& graph);
+using Places = std::vector<Place>;  // one a chip
+
+// The strides of dimensions of size 1 don't matter: they become those of a tensor without gaps, so
+// that equal places have equal strides. Of a tensor without elements all do.
+Strides normal_strides(const Shape& shape, Strides strides);
+
+bool accepts(ops::Strided strided, const Shape& shape, const Strides& strides);
+
+// Through views, element (i...) of `shape` is seen as an element of `seen_shape`; over a contiguous
+// tensor of `shape` the seen one has the strides `seen`. The strides of `shape` for which the seen
+// one would have `wanted`: found where the views only permute (or cut a contiguous tensor anew).
+std::optional<Strides> strides_before_views(const Shape& shape, const Shape& seen_shape,
+                                            const Strides& seen, const Strides& wanted);
 
 }  // namespace shardwright::plan

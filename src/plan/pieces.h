@@ -1,8 +1,6 @@
-// The pieces of parameters, buffers and constants that one chip keeps.
+// Which parts of the logical tensors each chip keeps, and how they lie in its memory.
 #pragma once
 
-#include <map>
-#include <tuple>
 #include <vector>
 
 #include "ir/graph.h"
@@ -10,20 +8,26 @@
 
 namespace shardwright::plan {
 
+// The pieces that the graphs of a module read. Inputs (of any graph) that are the same piece on
+// every chip share it. A piece lies in panels if all readers can read panels and one wants them.
 class Pieces {
  public:
-  // Collects the pieces of all of the chip's graphs; equal ones are one.
-  explicit Pieces(const std::vector<const ir::Graph*>& graphs);
-  // Index of the piece of input `input` of graph `graph`.
-  int index(size_t graph, size_t input) const { return of_input_[graph][input]; }
-  const std::vector<pef::Piece>& pieces() const { return pieces_; }
-  const pef::Piece& piece(int index) const { return pieces_[static_cast<size_t>(index)]; }
-  int64_t bytes() const { return bytes_; }
+  // `local[graph][chip]`.
+  Pieces(const ir::Module& module, const std::vector<std::vector<ir::Graph>>& local);
+
+  // Of each input of a graph: the index of its piece, the same on all chips; -1 for user inputs and
+  // for what nobody reads.
+  const std::vector<int>& of_graph(size_t graph) const { return of_input_[graph]; }
+  // All pieces of a chip, placed in its memory, in order.
+  const std::vector<pef::Piece>& of_chip(size_t chip) const { return pieces_[chip]; }
+  int64_t bytes(size_t chip) const { return bytes_[chip]; }
 
  private:
-  std::vector<pef::Piece> pieces_;
-  std::vector<std::vector<int>> of_input_;  // -1: a user input
-  int64_t bytes_ = 0;
+  void place(const ir::Module& module, const std::vector<bool>& in_panels);
+
+  std::vector<std::vector<int>> of_input_;
+  std::vector<std::vector<pef::Piece>> pieces_;  // [chip]
+  std::vector<int64_t> bytes_;                   // [chip]
 };
 
 }  // namespace shardwright::plan

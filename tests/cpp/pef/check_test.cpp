@@ -1,0 +1,182 @@
+// check_manifest: every kind of wrong plan is refused, and damaged FlatBuffers that carry a right
+// digest neither crash nor blow up.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+
+#include "base/error.h"
+#include "pef/codec.h"
+#include "pef/read.h"
+#include "pef/small_pef.h"
+
+namespace shardwright::pef {
+namespace {
+
+std::string refusal(const Manifest& manifest) {
+  try {
+    check_manifest(manifest);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBrokenFile) << error.what();
+    return error.what();
+  }
+  return "accepted";
+}
+
+// Changes something in chip 0 of the plan for two chips; the message must have `part` in it.
+void expect_refused(const std::string& part, const std::function<void(ChipPlan&)>& change) {
+  Manifest manifest = small_manifest();
+  change(manifest.plans[1].chips[0]);
+  EXPECT_NE(refusal(manifest).find(part), std::string::npos)
+      << part << "\n  got: " << refusal(manifest);
+}
+
+void expect_step_refused(const std::string& part, size_t step,
+                         const std::function<void(Step&)>& change) {
+  expect_refused(part, [&](ChipPlan& chip) { change(chip.programs[0].steps[step]); });
+}
+
+TEST(CheckManifest, AcceptsTheSmallOne) { EXPECT_EQ(refusal(small_manifest()), "accepted"); }
+
+TEST(CheckManifest, Pieces) {
+  expect_refused("a piece is of tensor 2", [](ChipPlan& c) { c.pieces[0].tensor = 2; });
+  expect_refused("reaches to byte 576", [](ChipPlan& c) { c.pieces[1].offset = 64; });
+  expect_refused("starts at byte -4", [](ChipPlan& c) { c.pieces[0].offset = -1; });
+  expect_refused("negative stride", [](ChipPlan& c) { c.pieces[1].strides[0] = -8; });
+  expect_refused("overflows", [](ChipPlan& c) { c.pieces[1].strides[0] = INT64_MAX / 2; });
+  expect_refused("overflows", [](ChipPlan& c) { c.pieces[1].shape = {INT64_MAX / 4, 8}; });
+  expect_refused("has strides", [](ChipPlan& c) { c.pieces[1].strides.pop_back(); });
+  expect_refused("dimensions",
+                 [](ChipPlan& c) { c.pieces[0].shape = c.pieces[0].strides = Shape(9, 1); });
+  expect_refused("overlap", [](ChipPlan& c) { c.pieces[1].memory_offset_bytes = 0; });
+  expect_refused("lies at byte", [](ChipPlan& c) { c.pieces[1].memory_offset_bytes = 8; });
+  expect_refused("lies at byte", [](ChipPlan& c) { c.pieces[1].memory_bytes -= 4; });
+  expect_refused("can't lie in panels",
+                 [](ChipPlan& c) { c.pieces[0].layout = ops::Layout::kPanels; });
+  expect_refused("bytes of parameters", [](ChipPlan& c) { c.parameter_bytes = int64_t{1} << 50; });
+}
+
+TEST(CheckManifest, Steps) {
+  expect_step_refused("can't run operator 'lineal'", 0, [](Step& s) { s.op = "lineal"; });
+  expect_step_refused("operand weight is missing", 0, [](Step& s) { s.operands.resize(1); });
+  expect_step_refused("operands and", 2, [](Step& s) { s.operands.push_back(s.operands[0]); });
+  expect_step_refused("operands and 0 results", 2, [](Step& s) { s.results.clear(); });
+  expect_step_refused("attribute alpha", 2,
+                      [](Step& s) { s.attrs.set("alpha", std::string("one")); });
+  expect_step_refused("begins at", 0, [](Step& s) { s.begins[0].second = -1; });
+  expect_step_refused("linear", 0, [](Step& s) { s.results[0].type.shape = {4, 9}; });
+  expect_step_refused("its rule gives", 0, [](Step& s) { s.results[0].type.dtype = DType::kI32; });
+  expect_step_refused("it is between 3 chips", 1, [](Step& s) {
+    s.attrs.set("n", int64_t{3});
+    s.attrs.set("from_cuts", std::vector<int64_t>{0, 10, 10, 16, 16, 16});
+  });
+  expect_step_refused("exchange", 1, [](Step& s) {
+    s.attrs.set("from_cuts", std::vector<int64_t>{0, 10, 10, 99});
+  });
+  expect_step_refused("it goes from", 1, [](Step& s) {
+    s.attrs.set("from_cuts", std::vector<int64_t>{0, 9, 9, 16});
+  });
+}
+
+TEST(CheckManifest, Buffers) {
+  expect_step_refused("reaches to byte", 0, [](Step& s) { s.results[0].offset_bytes = 1 << 20; });
+  expect_step_refused("starts at byte -4", 0, [](Step& s) { s.results[0].offset_bytes = -4; });
+  expect_step_refused("starts at byte 2", 0, [](Step& s) { s.results[0].offset_bytes = 2; });
+  expect_step_refused("does not exist", 0, [](Step& s) { s.operands[1].index = 2; });
+  expect_step_refused("does not exist", 0, [](Step& s) { s.operands[0].index = -1; });
+  expect_step_refused("another dtype", 0, [](Step& s) { s.operands[0].type.dtype = DType::kI32; });
+  expect_step_refused("writes into an input", 0, [](Step& s) {
+    s.results[0].space = Space::kInput;
+    s.results[0].index = 0;
+    s.results[0].type = {DType::kF32, {4, 8}};
+    s.results[0].strides = {8, 1};
+  });
+  expect_step_refused("panels can only be read as a whole", 0,
+                      [](Step& s) { s.operands[1].type.shape[0] = 5; });
+  expect_step_refused("no place", 2, [](Step& s) { s.results[0] = {}; });
+  expect_step_refused("stride of 0", 2, [](Step& s) { s.results[0].strides[0] = 0; });
+  expect_step_refused("no step before wrote", 2, [](Step& s) { s.operands[0].offset_bytes = 128; });
+  expect_step_refused("overlaps operand", 1, [](Step& s) { s.results[0].offset_bytes = 64; });
+  expect_step_refused("needs a barrier", 2, [](Step& s) { s.barrier_before = false; });
+}
+
+TEST(CheckManifest, OverwrittenValuesAreNoticed) {
+  // The linear runs again into the gathered value before the sum reads it.
+  expect_refused("no step before wrote as a whole", [](ChipPlan& chip) {
+    std::vector<Step>& steps = chip.programs[0].steps;
+    Step again = steps[0];
+    again.results[0].offset_bytes = 256 + 64;
+    steps.insert(steps.begin() + 2, again);
+  });
+}
+
+TEST(CheckManifest, ChipsThatDoNotFitEachOther) {
+  Manifest manifest = small_manifest();
+  manifest.plans[1].chips[1].programs[0].steps[1].attrs.set("combine", std::string("sum"));
+  EXPECT_NE(refusal(manifest).find("differs between chips 0 and 1"), std::string::npos);
+  manifest = small_manifest();
+  manifest.plans[1].chips[1] = manifest.plans[0].chips[0];
+  EXPECT_NE(refusal(manifest).find("chip 0 has 1 exchanges and chip 1 has 0"), std::string::npos)
+      << refusal(manifest);
+  manifest = small_manifest();
+  manifest.plans[1].chips.pop_back();
+  EXPECT_NE(refusal(manifest).find("it has 1 chips"), std::string::npos);
+  manifest = small_manifest();
+  manifest.plans[1].n_chips = 1;
+  EXPECT_NE(refusal(manifest).find("a plan too many"), std::string::npos);
+  expect_refused("states an arena", [](ChipPlan& c) { c.arena_bytes *= 2; });
+  expect_refused("the arena has", [](ChipPlan& c) { c.programs[0].arena_bytes *= 2; });
+  expect_refused("programs for 1 graphs", [](ChipPlan& c) { c.programs.clear(); });
+}
+
+// Flips every bit of an encoded part; it is refused, or decodes to something that check_manifest
+// can judge.
+void flip_all(const std::string& bytes,
+              const std::function<void(std::span<const std::byte>, Manifest&)>& decode) {
+  // FlatBuffers want their buffer aligned as in the file.
+  std::vector<uint64_t> room(bytes.size() / 8 + 1);
+  auto* data = reinterpret_cast<std::byte*>(room.data());
+  std::memcpy(data, bytes.data(), bytes.size());
+  for (size_t at = 0; at < bytes.size(); ++at)
+    for (int bit = 0; bit < 8; ++bit) {
+      data[at] ^= std::byte{1} << bit;
+      Manifest manifest = small_manifest();
+      try {
+        decode({data, bytes.size()}, manifest);
+        check_manifest(manifest);
+      } catch (const Error& error) {
+        ASSERT_EQ(error.code(), ErrorCode::kBrokenFile)
+            << "byte " << at << " bit " << bit << ": " << error.what();
+      }
+      data[at] ^= std::byte{1} << bit;
+    }
+}
+
+TEST(DamagedFlatBuffers, Program) {
+  flip_all(encode_program(small_manifest().plans[1].chips[0].programs[0]),
+           [](std::span<const std::byte> bytes, Manifest& manifest) {
+             manifest.plans[1].chips[0].programs[0] = decode_program(bytes, "program");
+           });
+}
+
+TEST(DamagedFlatBuffers, Chip) {
+  flip_all(encode_chip(small_manifest().plans[1].chips[0]),
+           [](std::span<const std::byte> bytes, Manifest& manifest) {
+             ChipPlan chip = decode_chip(bytes, "chip");
+             chip.programs = manifest.plans[1].chips[0].programs;
+             manifest.plans[1].chips[0] = std::move(chip);
+           });
+}
+
+TEST(DamagedFlatBuffers, Manifest) {
+  flip_all(encode_manifest(small_manifest()),
+           [](std::span<const std::byte> bytes, Manifest& manifest) {
+             std::vector<Plan> plans = std::move(manifest.plans);
+             manifest = decode_manifest(bytes, "manifest");
+             for (size_t p = 0; p < std::min(plans.size(), manifest.plans.size()); ++p)
+               manifest.plans[p].chips = plans[p].chips;
+           });
+}
+
+}  // namespace
+}  // namespace shardwright::pef
