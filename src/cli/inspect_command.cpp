@@ -20,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 // "model.layers.17.mlp" -> "model.layers.*.mlp": what differs only in a layer's number is one line.
 std::string folded(const std::string& name) {
-  static const std::regex kNumber(R"((^|\.)\d+(?=\.|$))");
+  static const std::regex kNumber(R"((^|\.)\d+(?=[. ]|$))");
   return std::regex_replace(name, kNumber, "$1*");
 }
 

@@ -259,3 +259,26 @@ def test_eight_chips_on_few_cores_give_the_same_bits_twice(tmp_path):
     first = session.run(inputs)["logits"]
     for _ in range(20):
         assert torch.equal(session.run(inputs)["logits"], first)
+
+
+def test_inspect_folds_the_layers(tmp_path):
+    """What differs only in a layer's number is one line, weights and transfers alike."""
+    entry = next(e for e in ZOO if e.name == "llama_6_2")
+    pef = sw.compile(
+        entry.model(),
+        entry.inputs(),
+        pef_name="x",
+        tensor_parallel="weight",
+        n_chips=2,
+        inference=True,
+        output_folder=tmp_path,
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "shardwright", "inspect", str(pef.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    transfers = shown[shown.index("transfer ") : shown.index("transfers, ")]
+    assert "layers.*" in transfers
+    assert "layers.0" not in transfers and "layers.1" not in transfers, transfers
