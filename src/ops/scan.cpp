@@ -80,7 +80,7 @@ void diff_reference(const RefCall& call) {
   const Strides strides = contiguous_strides(y.type.shape);
   for (int64_t i = 0; i < element_count(lines); ++i, next_index(lines, index)) {
     std::vector<double> line;
-    for (size_t operand : {1, 0, 2}) {  // prepend, x, append
+    for (const size_t operand : {1U, 0U, 2U}) {  // prepend, x, append
       if (!call.has(operand)) continue;
       const RefTensor& x = call.in(operand);
       const Strides x_strides = contiguous_strides(x.type.shape);
