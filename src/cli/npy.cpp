@@ -60,8 +60,10 @@ NpyArray read_npy(const std::string& path) {
       array.type.dtype = code.dtype, known = true;
   if (!known) refuse(path, fmt::format("its dtype is {}", descr));
   if (value_of(header, "fortran_order", path) != "False") refuse(path, "it is in Fortran order");
+  const std::string_view shape = value_of(header, "shape", path);
+  if (!shape.starts_with('(')) refuse(path, "its shape is no tuple");
   int64_t size = -1, count = 1;
-  for (char c : fmt::format("{},", value_of(header, "shape", path).substr(1))) {
+  for (char c : fmt::format("{},", shape.substr(1))) {
     if (c >= '0' && c <= '9') size = checked_add(checked_mul(size < 0 ? 0 : size, 10), c - '0');
     if (c == ',' && size >= 0) {
       array.type.shape.push_back(size);
