@@ -99,8 +99,15 @@ void Session::State::finish_failed(const comm::Failure& failure) {
 Session::Session() : state_(std::make_unique<State>()) {}
 
 Session::~Session() {
-  // A chip that hangs can't be joined: its memory is left to it rather than freed under it.
-  if (state_ && state_->broken) (void)state_.release();
+  if (!state_->broken) return;
+  // A chip that came back meanwhile can be joined. One that still hangs can't: its memory is left
+  // to it rather than freed under it.
+  const int64_t until = now_ns() + kGrace_ns;
+  for (auto& chip : state_->chips) {
+    if (chip->team().wait(until)) continue;
+    (void)state_.release();
+    return;
+  }
 }
 
 std::unique_ptr<Session> Session::load(const std::string& path, const SessionOptions& options) {
