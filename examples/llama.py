@@ -1,6 +1,7 @@
 # A model script for a Hugging Face model: a small Llama with random weights, or any folder.
 #
-#   python examples/llama.py compile --inference --pef-name llama -tp 2
+#   python examples/llama.py compile --inference --pef-name llama \
+#       --tensor-parallel weight --n-chips 2
 #   python examples/llama.py compile --folder ~/models/SmolLM2-135M ...
 import torch
 import transformers

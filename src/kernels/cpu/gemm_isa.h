@@ -66,17 +66,38 @@ struct GemmKernels {
   void (*finish)(const FinishArgs*);
 };
 
+// One panel: panel[word of k][column] (32-bit words) of w[n_columns][k], zeros where there is no
+// column or k. A word is an f32, or two bf16 (the even k in the low half).
+struct PackPanelArgs {
+  const void* w;  // its first column; strides in elements
+  uint32_t* panel;
+  int64_t stride_n;
+  int64_t stride_k;
+  int64_t n_columns;  // 1..32
+  int64_t k;
+  int32_t w_dtype;
+  int32_t pairs;
+};
+
+struct PackKernels {
+  void (*pack_panel)(const PackPanelArgs*);
+};
+
 namespace portable {
 extern const GemmKernels gemm_kernels;
-}
+extern const PackKernels pack_kernels;
+}  // namespace portable
 namespace avx2 {
 extern const GemmKernels gemm_kernels;
-}
+extern const PackKernels pack_kernels;
+}  // namespace avx2
 namespace avx512 {
 extern const GemmKernels gemm_kernels;
-}
+extern const PackKernels pack_kernels;
+}  // namespace avx512
 namespace avx512bf16 {
 extern const GemmKernels gemm_kernels;
-}
+extern const PackKernels pack_kernels;
+}  // namespace avx512bf16
 
 }  // namespace shardwright::kernels

@@ -1,16 +1,15 @@
 // Packing weights into panels, and reading them back.
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/checked.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/gemm_isa.h"
 #include "kernels/cpu/gemm_part.h"
+#include "kernels/cpu/isa.h"
 
 namespace shardwright::kernels {
 namespace {
-
-constexpr int64_t kBlockK = 16;  // a block of 32 columns x 16 k in f32 is 2 KB: it stays in L1
 
 struct Bf16 {
   uint16_t bits;
@@ -40,58 +39,12 @@ void with_type(DType dtype, Function f) {
   }
 }
 
-// block[k][column] = w of n_columns x n_k elements; the rest of the block is zero.
-template <typename T>
-void gather_block(const T* w, int64_t stride_n, int64_t stride_k, int64_t n_columns, int64_t n_k,
-                  float (&block)[kBlockK][kPanelColumns]) {
-  if (n_columns < kPanelColumns || n_k < kBlockK) std::memset(block, 0, sizeof(block));
-  if (stride_n == 1) {
-    for (int64_t k = 0; k < n_k; ++k)
-      for (int64_t n = 0; n < n_columns; ++n) block[k][n] = to_f32(w[k * stride_k + n]);
-  } else {
-    for (int64_t n = 0; n < n_columns; ++n)
-      for (int64_t k = 0; k < n_k; ++k) block[k][n] = to_f32(w[n * stride_n + k * stride_k]);
-  }
+const PackKernels& active_kernels() {
+  static constexpr const PackKernels* kTables[kIsaCount] = {
+      &portable::pack_kernels, &avx2::pack_kernels, &avx512::pack_kernels,
+      &avx512bf16::pack_kernels};
+  return *kTables[static_cast<int>(active_isa())];
 }
-
-// `panel` is the place of the block's first k; `n_k` of it count (rounded up to pairs in bf16).
-void store_block(const float (&block)[kBlockK][kPanelColumns], int64_t n_k, float* panel) {
-  std::memcpy(panel, block, static_cast<size_t>(n_k) * sizeof(block[0]));
-}
-void store_block(const float (&block)[kBlockK][kPanelColumns], int64_t n_k, Bf16* panel) {
-  for (int64_t k = 0; k < n_k; k += 2)
-    for (int64_t n = 0; n < kPanelColumns; ++n) {
-      assign(panel[k * kPanelColumns + 2 * n], block[k][n]);
-      assign(panel[k * kPanelColumns + 2 * n + 1], block[k + 1][n]);
-    }
-}
-
-template <typename T, typename P>
-void pack_panel(const PackArgs& args, int64_t panel, T* /*w*/, P* /*panels*/) {
-  const int64_t padded_k = std::is_same_v<P, float> ? args.k : round_up(args.k, 2);
-  const int64_t column = panel * kPanelColumns;
-  const T* w = static_cast<const T*>(args.w) + column * args.stride_n;
-  P* out = static_cast<P*>(args.panels) + panel * padded_k * kPanelColumns;
-  float block[kBlockK][kPanelColumns];
-  for (int64_t k = 0; k < args.k; k += kBlockK) {
-    const int64_t n_k = std::min(kBlockK, args.k - k);
-    gather_block(w + k * args.stride_k, args.stride_n, args.stride_k,
-                 std::min(kPanelColumns, args.n - column), n_k, block);
-    store_block(block, n_k, out + k * kPanelColumns);
-  }
-}
-
-// Where (n, k) is: at panels[panel_offset + k part].
-struct PanelIndex {
-  bool pairs;
-  int64_t padded_k;
-  int64_t operator()(int64_t n, int64_t k) const {
-    const int64_t panel = n / kPanelColumns * padded_k * kPanelColumns;
-    const int64_t column = n % kPanelColumns;
-    return panel +
-           (pairs ? k / 2 * 2 * kPanelColumns + 2 * column + k % 2 : k * kPanelColumns + column);
-  }
-};
 
 }  // namespace
 
@@ -104,14 +57,24 @@ int64_t panel_bytes(DType panels, int64_t n, int64_t k) {
 
 void pack_part(const PackArgs& args, Range panels) {
   CHECK(args.panels_dtype == DType::kF32 || args.panels_dtype == DType::kBF16);
-  with_type(args.w_dtype, [&](auto* w) {
-    for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-      if (args.panels_dtype == DType::kBF16)
-        pack_panel(args, panel, w, static_cast<Bf16*>(nullptr));
-      else
-        pack_panel(args, panel, w, static_cast<float*>(nullptr));
-    }
-  });
+  CHECK(dtype_bytes(args.w_dtype) <= 4 && is_floating(args.w_dtype),
+        "gemm takes f32, bf16 and f16");
+  const PackKernels& kernels = active_kernels();
+  const int64_t bytes_of_panel = panel_bytes(args.panels_dtype, kPanelColumns, args.k);
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    const int64_t column = panel * kPanelColumns;
+    const int64_t at = column * args.stride_n * dtype_bytes(args.w_dtype);
+    char* out = static_cast<char*>(args.panels) + panel * bytes_of_panel;
+    const PackPanelArgs pack{.w = static_cast<const char*>(args.w) + at,
+                             .panel = reinterpret_cast<uint32_t*>(out),
+                             .stride_n = args.stride_n,
+                             .stride_k = args.stride_k,
+                             .n_columns = std::min(kPanelColumns, args.n - column),
+                             .k = args.k,
+                             .w_dtype = static_cast<int32_t>(args.w_dtype),
+                             .pairs = args.panels_dtype == DType::kBF16 ? 1 : 0};
+    kernels.pack_panel(&pack);
+  }
 }
 
 void pack_panels(Member& member, const PackArgs& args) {
@@ -120,12 +83,18 @@ void pack_panels(Member& member, const PackArgs& args) {
 
 void read_panel_row(DType panels_dtype, const void* panels, int64_t k, int64_t n, void* y,
                     DType y_dtype) {
-  const bool pairs = panels_dtype == DType::kBF16;
-  const PanelIndex index{.pairs = pairs, .padded_k = pairs ? round_up(k, 2) : k};
+  const int64_t panel = n / kPanelColumns;
+  const int64_t column = n % kPanelColumns;
+  const char* at = static_cast<const char*>(panels) +
+                   panel * panel_bytes(panels_dtype, kPanelColumns, k) + column * 4;
+  // Words of 4 bytes 32 apart: a float, or two bf16 of successive k.
   with_type(panels_dtype, [&]<typename P>(P*) {
+    constexpr int64_t kPerWord = 4 / sizeof(P);
+    const auto* items = reinterpret_cast<const P*>(at);
     with_type(y_dtype, [&]<typename T>(T*) {
       for (int64_t i = 0; i < k; ++i)
-        assign(static_cast<T*>(y)[i], to_f32(static_cast<const P*>(panels)[index(n, i)]));
+        assign(static_cast<T*>(y)[i],
+               to_f32(items[i / kPerWord * kPerWord * kPanelColumns + i % kPerWord]));
     });
   });
 }
