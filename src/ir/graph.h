@@ -36,7 +36,7 @@ struct Node {
   std::vector<ValueId> inputs;  // by OpDef::arguments; kNoValue where absent
   std::vector<ValueId> outputs;
   int source = -1;  // index into Graph::sources
-  int group = -1;   // fusion group; -1 alone
+  int group = -1;   // index into Graph::groups; -1 alone
   // Local graphs only: where this chip's range of each split factor of the (global) rule starts.
   std::vector<std::pair<std::string, int64_t>> begins = {};
 };
@@ -73,6 +73,15 @@ struct Output {
   std::vector<Range> piece = {};  // local graphs only
 };
 
+// Nodes to be run as one step (docs: fusion is a mark, never a rewrite). Who made it, for
+// explanations: a rule file's rule, or the compiler's own fusion.
+struct FusionGroup {
+  std::string name;    // "llama2_qkv", "norm", "chain"
+  std::string origin;  // "rules.yaml:12", "-o3"
+  std::string split;   // "m" or "k": how weight mode splits the weight gemms in it; "" as it likes
+  bool operator==(const FusionGroup&) const = default;
+};
+
 struct Graph {
   std::string name = "forward";
   std::vector<Value> values;
@@ -80,6 +89,7 @@ struct Graph {
   std::vector<Input> inputs;
   std::vector<Output> outputs;
   std::vector<Source> sources;
+  std::vector<FusionGroup> groups;
 
   const TensorType& type(ValueId id) const { return values[static_cast<size_t>(id)].type; }
   ValueId add_value(TensorType type,

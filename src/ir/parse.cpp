@@ -203,6 +203,16 @@ class Parser {
 
   // ---- graphs ----
 
+  FusionGroup group(size_t index) {
+    if (integer() != static_cast<int64_t>(index)) fail("groups must be numbered 0, 1, 2, ...");
+    FusionGroup group;
+    group.name = quoted();
+    expect("from");
+    group.origin = quoted();
+    if (take("split")) group.split = quoted();
+    return group;
+  }
+
   ValueId new_value(Graph& graph) {
     expect("%");
     const std::string name(word("a value's name"));
@@ -296,7 +306,11 @@ class Parser {
         return std::pair<std::string, int64_t>(std::move(factor), integer());
       });
     }
-    if (take("group")) node.group = static_cast<int>(integer());
+    if (take("group")) {
+      const int64_t group = integer();
+      if (group < 0 || group >= std::ssize(graph.groups)) fail("no such group above");
+      node.group = static_cast<int>(group);
+    }
     if (take("@")) node.source = source(graph);
     return node;
   }
@@ -307,14 +321,16 @@ class Parser {
     graph.name = word("the graph's name");
     expect("{");
     while (!take("}")) {
-      if (take("input")) {
+      if (take("group")) {
+        graph.groups.push_back(group(graph.groups.size()));
+      } else if (take("input")) {
         graph.inputs.push_back(input(graph));
       } else if (take("output")) {
         graph.outputs.push_back(output());
       } else if (peek("%")) {
         graph.nodes.push_back(node(graph));
       } else {
-        fail("expected input, output, a %value or }");
+        fail("expected group, input, output, a %value or }");
       }
     }
     return graph;

@@ -44,6 +44,13 @@ std::string input_line(const Graph& graph, const Input& input) {
   return text + piece_text(input.piece) + "\n";
 }
 
+std::string group_line(const FusionGroup& group, size_t index) {
+  std::string text = "  group " + std::to_string(index) + " " + quoted(group.name);
+  text += " from " + quoted(group.origin);
+  if (!group.split.empty()) text += " split " + quoted(group.split);
+  return text + "\n";
+}
+
 std::string node_line(const Graph& graph, const Node& node) {
   std::vector<std::string> results, operands, attrs, begins;
   for (const ValueId id : node.outputs) results.push_back(typed_name(graph, id));
@@ -112,6 +119,7 @@ std::string_view role_name(OutputRole role) {
 
 std::string print(const Graph& graph) {
   std::string text = "graph " + graph.name + " {\n";
+  for (size_t i = 0; i < graph.groups.size(); ++i) text += group_line(graph.groups[i], i);
   for (const Input& input : graph.inputs) text += input_line(graph, input);
   for (const Node& node : graph.nodes) text += node_line(graph, node);
   for (const Output& output : graph.outputs) {

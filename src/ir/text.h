@@ -3,10 +3,12 @@
 //   tensor 0 "layers.0.weight": f32[64, 64] parameter trainable also "lm_head.weight"
 //   tensor 1 "scalar_1": f32[] constant = [0.5]
 //   graph forward {
+//     group 0 "llama2_qkv" from "rules.yaml:12" split "m"
 //     input %ids: i64[1, 16] = user_input "input_ids"
 //     input %w: f32[64, 64] = parameter "layers.0.weight" of 0 offset 0 strides [64, 1]
-//     %y: f32[1, 16, 64] = linear(%x, %w, -) {attr=1} begin {h=5} group 3 @ "layers.0"
-//     "model.py":41 output %y = user_output "logits"
+//     %y: f32[1, 16, 64] = linear(%x, %w, -) {attr=1} begin {h=5} group 0 @ "layers.0"
+//     "model.py":41
+//     output %y = user_output "logits"
 //   }
 //
 // Local graphs add `piece [0:1, 8:16]` at the end of inputs and outputs. '#' starts a comment.

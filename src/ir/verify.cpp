@@ -99,6 +99,7 @@ class Verifier {
     CHECK(node.op != nullptr, where("a node without an operator"));
     const std::string what = where(graph_.describe(node));
     CHECK(node.source < static_cast<int>(graph_.sources.size()), what + ": no such source");
+    CHECK(node.group < static_cast<int>(graph_.groups.size()), what + ": no such group");
     CHECK(!node.outputs.empty(), what + " has no result");
     check_operands(node, what);
     for (const ValueId id : node.outputs) define(id, what);

@@ -42,6 +42,7 @@ class ChipBuilder {
       : graph_(graph), solution_(solution), chip_(chip), at_hand_(graph.values.size()) {
     local_.name = graph.name;
     local_.sources = graph.sources;
+    local_.groups = graph.groups;
   }
 
   ir::Graph build() {

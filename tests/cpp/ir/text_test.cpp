@@ -20,13 +20,14 @@ tensor 4 "mask": bool[2] constant = [1, 0]
 tensor 5 "odd": f32[4] constant = [inf, -inf, 0.10000000149011612, -0.0]
 
 graph forward {
+  group 0 "tail" from "rules.yaml:3" split "m"
   input %x: f32[2, 3] = user_input "input_ids"
   input %w: f32[4, 3] = parameter "layers.0.weight" of 0 offset 0 strides [3, 1]
   input %part: f32[2, 3] = parameter "layers.0.weight[0:2:4]" of 0 offset 6 strides [3, 1]
   input %half: f32[] = constant "half" of 2 offset 0 strides []
   %y: f32[2, 4] = linear(%x, %w, -) @ "model.layers.0" "modeling_llama.py":41
-  %z: f32[2, 4] = mul(%y, %half) group 3
-  %s: f32[2, 4] = softmax(%z) {dim=-1, half_to_float=false} group 3
+  %z: f32[2, 4] = mul(%y, %half) group 0
+  %s: f32[2, 4] = softmax(%z) {dim=-1, half_to_float=false} group 0
   output %s = user_output "logits"
   output %z = loss "loss"
 }
@@ -83,7 +84,7 @@ TEST(Text, Broken) {
   expect_broken("graph g {\n  %y: f32[] = neg(%y)", "reads its own result");
   expect_broken("graph g { input %x: f32[] = user \"x\" }", "'user' is not a role");
   expect_broken("graph g { input %x: f32[-1] = user_input \"x\" }", "negative");
-  expect_broken("graph g {", "expected input, output, a %value or }");
+  expect_broken("graph g {", "expected group, input, output, a %value or }");
   expect_broken("tensor 1 \"x\": f32[] constant", "numbered 0, 1, 2");
   expect_broken("tensor 0 \"x\": f32[2] constant = [1.0]", "fewer elements");
   expect_broken("tensor 0 \"x\": f32[2] constant = [1.0, 2.0, 3.0]", "more elements");
