@@ -241,12 +241,14 @@ std::string Session::measure(const std::string& options_json) {
   };
   Json json = {{"runs", runs},      {"median_s", at(0.5)},     {"p90_s", at(0.9)},
                {"p99_s", at(0.99)}, {"best_s", times.front()}, {"steps", Json::array()}};
-  const auto profile = session_->profile(g, inputs, outputs.arrays, 1);
-  for (const auto& step : profile[0])
-    json["steps"].push_back({{"operator", step.op},
-                             {"source", step.source},
-                             {"seconds", step.seconds},
-                             {"waited_seconds", step.waited_seconds}});
+  const auto profile = session_->profile(g, inputs, outputs.arrays, runs);
+  for (size_t chip = 0; chip < profile.size(); ++chip)
+    for (const auto& step : profile[chip])
+      json["steps"].push_back({{"chip", chip},
+                               {"operator", step.op},
+                               {"source", step.source},
+                               {"seconds", step.seconds / runs},
+                               {"waited_seconds", step.waited_seconds / runs}});
   return json.dump();
 }
 

@@ -40,5 +40,6 @@ class Session:
     def measure(self, options_json: str) -> str:
         """`options_json`: {"graph", "runs", "warmup"}.
 
-        JSON: {"median_s", "p90_s", "p99_s", "steps": [...], ...}.
+        JSON: {"median_s", "p90_s", "p99_s", "steps": [{"chip", "operator", "source", "seconds",
+        "waited_seconds"}, ...], ...}: seconds of one run.
         """

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/cpu/rows.h"
 
 namespace shardwright::comm {
 namespace {
@@ -120,34 +121,17 @@ Region region_of(const ops::Exchange& e, const Frame& f, const Box& block, const
   return region;
 }
 
-template <typename T, typename Sum, typename Load, typename Store>
-void add_run(const T* const* sources, size_t n, T* target, int64_t count, bool maximum, Load load,
-             Store store) {
+void combine_f64(const double* const* sources, size_t n, double* target, int64_t count,
+                 bool maximum) {
   for (int64_t i = 0; i < count; ++i) {
-    Sum value = load(sources[0][i]);
+    double value = sources[0][i];
     for (size_t s = 1; s < n; ++s) {
-      const Sum other = load(sources[s][i]);
+      const double other = sources[s][i];
       // A NaN wins: max must not hide it.
       value = maximum ? (other > value || other != other ? other : value) : value + other;
     }
-    target[i] = store(value);
+    target[i] = value;
   }
-}
-
-// The common case by itself, so that it vectorises.
-void add_f32(const float* const* sources, size_t n, float* target, int64_t count) {
-  const float* a = sources[0];
-  const float* b = sources[1];
-  for (int64_t i = 0; i < count; ++i) target[i] = a[i] + b[i];
-  for (size_t s = 2; s < n; ++s) {
-    const float* c = sources[s];
-    for (int64_t i = 0; i < count; ++i) target[i] += c[i];
-  }
-}
-
-template <typename T>
-const T* const* typed(const void* const* sources) {
-  return reinterpret_cast<const T* const*>(sources);
 }
 
 void combine_run(ops::Combine combine, DType dtype, const void* const* sources, size_t n,
@@ -156,25 +140,13 @@ void combine_run(ops::Combine combine, DType dtype, const void* const* sources, 
     std::memcpy(target, sources[0], static_cast<size_t>(count * dtype_bytes(dtype)));
     return;
   }
+  CHECK(is_floating(dtype), "integers are never partial");
   const bool maximum = combine == ops::Combine::kMax;
-  const auto same = [](auto v) { return v; };
-  switch (dtype) {
-    case DType::kF32:
-      if (!maximum) return add_f32(typed<float>(sources), n, static_cast<float*>(target), count);
-      return add_run<float, float>(typed<float>(sources), n, static_cast<float*>(target), count,
-                                   maximum, same, same);
-    case DType::kF64:
-      return add_run<double, double>(typed<double>(sources), n, static_cast<double*>(target), count,
-                                     maximum, same, same);
-    case DType::kBF16:
-      return add_run<uint16_t, float>(typed<uint16_t>(sources), n, static_cast<uint16_t*>(target),
-                                      count, maximum, bf16_to_f32, f32_to_bf16);
-    case DType::kF16:
-      return add_run<uint16_t, float>(typed<uint16_t>(sources), n, static_cast<uint16_t*>(target),
-                                      count, maximum, f16_to_f32, f32_to_f16);
-    default:
-      CHECK(false, "integers are never partial");
-  }
+  if (dtype == DType::kF64)
+    return combine_f64(reinterpret_cast<const double* const*>(sources), n,
+                       static_cast<double*>(target), count, maximum);
+  kernels::combine_rows(maximum ? kernels::Combining::kMax : kernels::Combining::kSum, dtype,
+                        sources, static_cast<int64_t>(n), target, count);
 }
 
 }  // namespace

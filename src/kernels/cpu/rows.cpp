@@ -76,6 +76,11 @@ void argmax(Member& member, const ArgMaxArgs& args) {
     args.y[r] = function(row_at(args.x, r, args.x_stride, args.dtype), args.row_size);
 }
 
+void combine_rows(Combining how, DType dtype, const void* const* sources, int64_t n_sources,
+                  void* target, int64_t n) {
+  active_table().combine[static_cast<int>(how)][storage(dtype)](sources, n_sources, target, n);
+}
+
 void gather_rows(Member& member, const GatherArgs& args) {
   CHECK(args.id_dtype == DType::kI64 || args.id_dtype == DType::kI32, "ids are i64 or i32");
   const Range ids = member.share(args.n_ids);

@@ -54,6 +54,12 @@ struct ArgMaxArgs {
 };
 void argmax(Member& member, const ArgMaxArgs& args);
 
+// target[i] = the sum (or maximum; a NaN wins) of sources[0][i], sources[1][i], ... in that order,
+// for i < n. f32, bf16 and f16; computed in f32 and rounded once. By the calling thread alone.
+enum class Combining : uint8_t { kSum, kMax };
+void combine_rows(Combining how, DType dtype, const void* const* sources, int64_t n_sources,
+                  void* target, int64_t n);
+
 // y[i, :] = table[ids[i] - first_row, :], or zeros where ids[i] is outside
 // [first_row, first_row + row_count).
 struct GatherArgs {

@@ -100,6 +100,20 @@ void softmax_row(const void* x, void* y, int64_t n) {
   }
 }
 
+inline F larger(F a, F b) { return b > a || b != b ? b : a; }
+
+template <int kStorage, bool kMaximum>
+void combine_row(const void* const* sources, int64_t n_sources, void* target, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    F total = load_at<kStorage>(sources[0], i, n);
+    for (int64_t s = 1; s < n_sources; ++s) {
+      const F other = load_at<kStorage>(sources[s], i, n);
+      total = kMaximum ? larger(total, other) : total + other;
+    }
+    store_at<kStorage>(target, i, n, total);
+  }
+}
+
 // Each lane keeps the first of its largest; then the lanes are compared. NaN is above all.
 template <int kStorage>
 int64_t argmax_row(const void* x, int64_t n) {
@@ -141,6 +155,8 @@ const RowsTable rows_table = {
                 {softmax_row<1, 0>, softmax_row<1, 1>, softmax_row<1, 2>},
                 {softmax_row<2, 0>, softmax_row<2, 1>, softmax_row<2, 2>}},
     .argmax = {argmax_row<0>, argmax_row<1>, argmax_row<2>},
+    .combine = {{combine_row<0, false>, combine_row<1, false>, combine_row<2, false>},
+                {combine_row<0, true>, combine_row<1, true>, combine_row<2, true>}},
 };
 
 }  // namespace shardwright::kernels::SHARDWRIGHT_ISA_NAMESPACE

@@ -17,6 +17,8 @@ struct NormRow {
 };
 using NormFunction = void (*)(const NormRow& row);
 using SoftmaxFunction = void (*)(const void* x, void* y, int64_t n);
+using CombineFunction = void (*)(const void* const* sources, int64_t n_sources, void* target,
+                                 int64_t n);
 using ArgMaxFunction = int64_t (*)(const void* x, int64_t n);
 
 // Indices are DType numbers: f32, bf16, f16.
@@ -25,6 +27,7 @@ struct RowsTable {
   NormFunction layer_norm[3][3];  // [dtype][weight dtype]
   SoftmaxFunction softmax[3][3];  // [from][to]
   ArgMaxFunction argmax[3];
+  CombineFunction combine[2][3];  // [sum, maximum][dtype]
 };
 
 namespace portable {

@@ -190,6 +190,41 @@ TEST(Rows, ArgMaxTakesTheFirstAndNaN) {
   });
 }
 
+TEST(Rows, CombineAddsInOrderAndRoundsOnce) {
+  std::mt19937 random(kSeed);
+  for_each_isa([&] {
+    for (const DType dtype : kStorages)
+      for (const int64_t n : {1, 7, 64, 150})
+        for (const int64_t n_sources : {1, 2, 5}) {
+          std::vector<Elements> pieces;
+          std::vector<const void*> sources;
+          for (int64_t s = 0; s < n_sources; ++s)
+            pieces.push_back(random_elements(dtype, n, random));
+          pieces.back().set(n / 2, std::nan(""));
+          for (const Elements& piece : pieces) sources.push_back(piece.data());
+          Elements sum(dtype, n + 1), most(dtype, n + 1);
+          combine_rows(Combining::kSum, dtype, sources.data(), n_sources, sum.data(), n);
+          combine_rows(Combining::kMax, dtype, sources.data(), n_sources, most.data(), n);
+          for (int64_t i = 0; i < n; ++i) {
+            if (i == n / 2) {
+              ASSERT_TRUE(std::isnan(sum.get(i)) && std::isnan(most.get(i)));
+              continue;
+            }
+            float total = static_cast<float>(pieces[0].get(i));
+            double largest = pieces[0].get(i);
+            for (size_t s = 1; s < pieces.size(); ++s) {
+              total += static_cast<float>(pieces[s].get(i));
+              largest = std::max(largest, pieces[s].get(i));
+            }
+            ASSERT_EQ(sum.get(i), round_to(total, dtype)) << n_sources << " sources, seed " << kSeed;
+            ASSERT_EQ(most.get(i), largest);
+          }
+          ASSERT_EQ(sum.get(n), 0);
+          ASSERT_EQ(most.get(n), 0);
+        }
+  });
+}
+
 TEST(Rows, GatherGivesZerosOutsideTheWindow) {
   for_each_team([](Team& team) {
     constexpr int64_t kWidth = 5;
