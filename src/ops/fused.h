@@ -1,0 +1,55 @@
+// A fused step: several operators that run as one, their intermediates in scratch or registers.
+//
+// Every fused step is at most two stages with one barrier between them:
+//   rows   operators that work row by row (elementwise with broadcasting, casts, norms, softmax,
+//   and
+//          slices, cats and views inside a row): each thread takes blocks of rows through all of
+//          them, the intermediates of a block staying in its L1/L2 scratch
+//   gemm   linears that read the same x (or one linear), over panels side by side, each with what
+//          follows it element by element in the epilogue: bias, activation, product with another
+//          linear of the stage (gate and up), residual, cast
+// A stage may also be one operator as it is (attention).
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/kernel.h"
+#include "ops/op.h"
+
+namespace shardwright::ops {
+
+// Where a part finds a value, and how it sees it.
+struct FusedValue {
+  enum class Where : uint8_t { kAbsent, kOperand, kResult, kScratch };
+  Where where = Where::kAbsent;
+  int index = -1;            // of the step's operands, its results, or its scratch values
+  int64_t offset_bytes = 0;  // from element 0 of that operand or result; in the scratch value
+  OperandSpec spec;          // type, strides, layout
+};
+
+struct FusedPart {
+  const OpDef* op = nullptr;
+  Attrs attrs;
+  std::vector<FusedValue> operands;
+  std::vector<FusedValue> results;
+  std::vector<std::pair<std::string, int64_t>> begins;
+};
+
+struct FusedSpec {
+  std::vector<FusedPart> parts;  // in the order in which they could run one by one
+  // Bytes of each scratch value, whole. A kernel keeps only what it must: blocks of it, or nothing.
+  std::vector<int64_t> scratch_bytes;
+  int n_threads = 1;
+};
+
+// Whether these parts can be one step; "" if so, else why not, for people ("linear reads the sum of
+// rows"). Depends on nothing but the spec: the same on every machine and for any number of threads.
+std::string why_not_fused(const FusedSpec& spec);
+
+// The kernel of a fused step: operands and results as FusedValue::index counts them. CHECKs that
+// why_not_fused is "".
+std::unique_ptr<Kernel> make_fused_kernel(const FusedSpec& spec);
+
+}  // namespace shardwright::ops
