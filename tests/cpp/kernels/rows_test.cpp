@@ -216,7 +216,8 @@ TEST(Rows, CombineAddsInOrderAndRoundsOnce) {
               total += static_cast<float>(pieces[s].get(i));
               largest = std::max(largest, pieces[s].get(i));
             }
-            ASSERT_EQ(sum.get(i), round_to(total, dtype)) << n_sources << " sources, seed " << kSeed;
+            ASSERT_EQ(sum.get(i), round_to(total, dtype))
+                << n_sources << " sources, seed " << kSeed;
             ASSERT_EQ(most.get(i), largest);
           }
           ASSERT_EQ(sum.get(n), 0);
