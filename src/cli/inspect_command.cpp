@@ -100,7 +100,9 @@ std::string graph_text(const Json& graph, int n_chips) {
   for (const Json& w : graph.at("weights"))
     weights.add({folded(w.at("name")), to_string(w.at("shape").get<Shape>()), split_text(w)});
   int64_t moved = 0;
+  size_t meetings = 0;
   for (const Json& e : graph.at("exchanges")) {
+    meetings += e.value("with_previous", false) ? 0 : 1;
     exchanges.add({e.at("kind"),
                    fmt::format("{} {}", e.at("dtype").get<std::string>(),
                                to_string(e.at("shape").get<Shape>())),
@@ -112,8 +114,8 @@ std::string graph_text(const Json& graph, int n_chips) {
   if (n_chips == 1) return text;
   if (graph.at("exchanges").empty()) return text + "  no transfers between chips\n";
   return text + exchanges.text({"transfer", "of", "received", "forced by"}) +
-         fmt::format("  {} transfers, {} received by all chips together\n",
-                     graph.at("exchanges").size(), bytes_text(moved));
+         fmt::format("  {} transfers in {} meetings of the chips, {} received by all together\n",
+                     graph.at("exchanges").size(), meetings, bytes_text(moved));
 }
 
 int inspect(const std::string& path, int n_chips, const Globals& globals) {

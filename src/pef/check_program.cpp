@@ -66,6 +66,13 @@ struct Access {
   }
 };
 
+bool overlap_any(const std::vector<Access>& some, const std::vector<Access>& others) {
+  return std::any_of(some.begin(), some.end(), [&](const Access& one) {
+    return std::any_of(others.begin(), others.end(),
+                       [&](const Access& other) { return one.overlaps(other); });
+  });
+}
+
 // Operators whose rule must fit on a chip's own pieces as it does on whole tensors: those with one
 // text. (A rule made from attributes speaks of whole tensors: 5 of 9 heads need not share KV heads
 // as 9 do.)
@@ -145,10 +152,12 @@ class Walk {
     check_barrier(step, reads, writes);
     for (const Access& write : writes)
       owners_[{write.space, write.index}].write(write.range, index);
-    if (exchange)
+    if (exchange) {
       check_exchange(step);
-    else
+      check_meeting(step, index, reads, writes);
+    } else {
       check_rule(*op, step);
+    }
   }
 
   void check_arguments(const ops::OpDef& op, const Step& step) const {
@@ -253,13 +262,7 @@ class Walk {
       reads_.clear();
       writes_.clear();
     }
-    const auto meets = [](const std::vector<Access>& a, const std::vector<Access>& b) {
-      return std::any_of(a.begin(), a.end(), [&](const Access& one) {
-        return std::any_of(b.begin(), b.end(),
-                           [&](const Access& other) { return one.overlaps(other); });
-      });
-    };
-    if (meets(reads, writes_) || meets(writes, writes_) || meets(writes, reads_))
+    if (overlap_any(reads, writes_) || overlap_any(writes, writes_) || overlap_any(writes, reads_))
       broken("it needs a barrier before it");
     reads_.insert(reads_.end(), reads.begin(), reads.end());
     writes_.insert(writes_.end(), writes.begin(), writes.end());
@@ -278,6 +281,23 @@ class Walk {
     for (const Buffer* buffer : {&source, &target})
       if (buffer->type.count() > 0 && !is_contiguous(buffer->type.shape, buffer->strides))
         broken("its buffers are not contiguous");
+  }
+
+  // Exchanges that meet together read and write at the same time.
+  void check_meeting(const Step& step, int index, const std::vector<Access>& reads,
+                     const std::vector<Access>& writes) {
+    if (!ops::exchange_of(step.attrs).with_previous) {
+      meeting_reads_.clear();
+      meeting_writes_.clear();
+    } else if (index == 0 ||
+               program_.steps[static_cast<size_t>(index) - 1].op != ops::exchange.name) {
+      broken("it meets together with the exchange before it, but there is none");
+    }
+    if (overlap_any(reads, meeting_writes_) || overlap_any(writes, meeting_writes_) ||
+        overlap_any(writes, meeting_reads_))
+      broken("it meets together with an exchange that uses the same memory");
+    meeting_reads_.insert(meeting_reads_.end(), reads.begin(), reads.end());
+    meeting_writes_.insert(meeting_writes_.end(), writes.begin(), writes.end());
   }
 
   static void check_rule(const ops::OpDef& op, const Step& step) {
@@ -309,8 +329,10 @@ class Walk {
   const Program& program_;
   const std::vector<Tensor>& tensors_;
   std::map<std::pair<Space, int>, Owners> owners_;
-  std::vector<Access> reads_;   // since the last barrier
-  std::vector<Access> writes_;  // the same
+  std::vector<Access> reads_;          // since the last barrier
+  std::vector<Access> writes_;         // the same
+  std::vector<Access> meeting_reads_;  // of exchanges that meet together
+  std::vector<Access> meeting_writes_;
   int64_t arena_end_ = 0;
 };
 

@@ -122,6 +122,7 @@ std::byte* Chip::address_of(const pef::Buffer& buffer) const {
 void Chip::make_program(const pef::Program& program, Program& ready) {
   ready.steps.resize(program.steps.size());
   bool scratch_used = false;  // since the last barrier
+  size_t first_exchange = 0;  // of those that meet together
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const pef::Step& step = program.steps[i];
     ReadyStep& out = ready.steps[i];
@@ -130,9 +131,11 @@ void Chip::make_program(const pef::Program& program, Program& ready) {
     for (const pef::Buffer& buffer : step.operands) out.operands.push_back(address_of(buffer));
     for (const pef::Buffer& buffer : step.results) out.results.push_back(address_of(buffer));
     if (is_exchange(step)) {
-      out.exchange = communicator_->prepare(ops::exchange_of(step.attrs),
-                                            step.operands[0].type.dtype, step.source);
-      out.barrier = true;
+      const ops::Exchange exchange = ops::exchange_of(step.attrs);
+      out.exchange = communicator_->prepare(exchange, step.operands[0].type.dtype, step.source);
+      first_exchange = exchange.with_previous ? first_exchange : i;
+      out.barrier = first_exchange == i;
+      ready.steps[first_exchange].transfers.emplace_back();  // bind() fills it
       continue;
     }
     const ops::OpDef* op = ops::find_op(step.op);
@@ -169,9 +172,12 @@ void Chip::bind(int graph, const Binding& binding) {
       return;
     slot = const_cast<std::byte*>(static_cast<const std::byte*>(base)) + buffer.offset_bytes;
   };
+  comm::Transfer* transfer = nullptr;  // of this exchange
   for (ReadyStep& step : programs_[static_cast<size_t>(graph)].steps) {
     for (size_t i = 0; i < step.operands.size(); ++i) at(step.step->operands[i], step.operands[i]);
     for (size_t i = 0; i < step.results.size(); ++i) at(step.step->results[i], step.results[i]);
+    if (!step.transfers.empty()) transfer = step.transfers.data();
+    if (step.exchange) *transfer++ = {step.exchange.get(), step.operands[0], step.results[0]};
   }
 }
 
@@ -209,10 +215,9 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
   bool go_on = true;
   int64_t waited_ns = 0;
   if (step.barrier) member.barrier();
-  if (step.exchange) {
+  if (!step.transfers.empty()) {
     if (member.thread() == 0) in_exchange_.store(true, std::memory_order_relaxed);
-    go_on = communicator_->run(member, {step.exchange.get(), step.operands[0], step.results[0]},
-                               waited_ns);
+    go_on = communicator_->run(member, step.transfers, waited_ns);
     if (member.thread() == 0) in_exchange_.store(false, std::memory_order_relaxed);
   } else if (step.kernel) {
     step.kernel->run(member, step.operands.data(), step.results.data(), scratch_.data());

@@ -72,6 +72,7 @@ class Chip {
     const pef::Step* step = nullptr;
     std::unique_ptr<ops::Kernel> kernel;  // or
     std::unique_ptr<comm::PreparedExchange> exchange;
+    std::vector<comm::Transfer> transfers;  // of the first of exchanges that meet together: of all
     std::vector<const void*> operands;
     std::vector<void*> results;
     bool barrier = true;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "shard/cost.h"
+#include "shard/merge_exchanges.h"
 
 namespace shardwright::shard {
 namespace {
@@ -297,6 +298,7 @@ std::vector<ir::Graph> partition(const ir::Module&, const ir::Graph& graph,
   std::vector<ir::Graph> chips;
   for (int chip = 0; chip < solution.options.n_chips; ++chip)
     chips.push_back(ChipBuilder(graph, solution, chip).build());
+  merge_exchanges(&chips);
   return chips;
 }
 

@@ -279,6 +279,6 @@ def test_inspect_folds_the_layers(tmp_path):
         text=True,
         check=True,
     ).stdout
-    transfers = shown[shown.index("transfer ") : shown.index("transfers, ")]
+    transfers = shown[shown.index("transfer ") : shown.index("transfers in ")]
     assert "layers.*" in transfers
     assert "layers.0" not in transfers and "layers.1" not in transfers, transfers

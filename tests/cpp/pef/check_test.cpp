@@ -110,6 +110,19 @@ TEST(CheckManifest, OverwrittenValuesAreNoticed) {
   });
 }
 
+TEST(CheckManifest, ExchangesThatMeetTogetherShareNoMemory) {
+  const auto together = [](Step& step) { step.attrs.set("with_previous", true); };
+  expect_refused("but there is none", [&](ChipPlan& chip) {
+    together(chip.programs[0].steps[1]);  // after the linear
+  });
+  expect_refused("uses the same memory", [&](ChipPlan& chip) {
+    std::vector<Step>& steps = chip.programs[0].steps;
+    Step again = steps[1];  // into the same place
+    together(again);
+    steps.insert(steps.begin() + 2, again);
+  });
+}
+
 TEST(CheckManifest, ChipsThatDoNotFitEachOther) {
   Manifest manifest = small_manifest();
   manifest.plans[1].chips[1].programs[0].steps[1].attrs.set("combine", std::string("sum"));

@@ -282,6 +282,22 @@ TEST(Notes, FewerHeadsThanChips) {
   EXPECT_TRUE(has_note(s, "runs whole on every chip: h is 2, fewer than 4 chips"));
 }
 
+// With more chips than heads q, k and v are partial sums; they are added up in one meeting.
+TEST(Partition, SumsThatAreReadyTogetherMeetOnce) {
+  const Model model = llama({.heads = 2, .kv_heads = 1});
+  const Solution solution = solve(model.module, {.mode = Mode::kWeight, .n_chips = 4})[0];
+  for (const ir::Graph& chip : partition(model.module, model.module.graphs[0], solution)) {
+    int together = 0;
+    for (size_t n = 0; n < chip.nodes.size(); ++n) {
+      if (chip.nodes[n].op != &ops::exchange) continue;
+      if (!ops::exchange_of(chip.nodes[n].attrs).with_previous) continue;
+      ++together;
+      ASSERT_EQ(chip.nodes[n - 1].op, &ops::exchange);
+    }
+    EXPECT_GE(together, 2);  // k and v with q, in each layer
+  }
+}
+
 TEST(Solve, IsDeterministic) {
   const Model model = llama({.layers = 2, .data = false});
   const SolveOptions options{.mode = Mode::kAuto, .n_chips = 3};
