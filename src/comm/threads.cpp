@@ -98,9 +98,7 @@ namespace {
 class ThreadCommunicator : public Communicator {
  public:
   ThreadCommunicator(ThreadWorld::Shared& shared, int chip)
-      : shared_(shared),
-        chip_(chip),
-        slot_(shared.slots[static_cast<size_t>(chip)]) {}
+      : shared_(shared), chip_(chip), slot_(shared.slots[static_cast<size_t>(chip)]) {}
 
   int chip() const override { return chip_; }
   int n_chips() const override { return static_cast<int>(shared_.slots.size()); }
@@ -192,10 +190,10 @@ bool ThreadCommunicator::stamps_agree(const std::string& what, uint64_t stamp) {
   for (size_t other = 0; other < shared_.slots.size(); ++other) {
     if (shared_.slots[other].stamp.load(std::memory_order_relaxed) == stamp) continue;
     const Transfer* theirs = shared_.slots[other].transfers.load(std::memory_order_relaxed);
-    shared_.abort({static_cast<int>(other),
-                   fmt::format("chip {} is at exchange {}: {}, but chip {} is at {}", chip_,
-                               slot_.sequence, what, other,
-                               theirs ? prepared_of(*theirs).what : "none")});
+    shared_.abort(
+        {static_cast<int>(other),
+         fmt::format("chip {} is at exchange {}: {}, but chip {} is at {}", chip_, slot_.sequence,
+                     what, other, theirs ? prepared_of(*theirs).what : "none")});
     return false;
   }
   return true;
@@ -206,8 +204,7 @@ void ThreadCommunicator::combine(Member& member, size_t index, const Transfer& m
                                  Range elements) const {
   const Prepared& exchange = prepared_of(mine);
   const void* sources[kMaxChips];
-  for (int chip = 0; chip < n_chips(); ++chip)
-    sources[chip] = transfer_of(chip, index).source;
+  for (int chip = 0; chip < n_chips(); ++chip) sources[chip] = transfer_of(chip, index).source;
   const Range share = member.share(elements.size(), 16);
   combine_regions(exchange.regions, exchange.combine, exchange.dtype, sources, mine.target,
                   elements.begin + share.begin, elements.begin + share.end);

@@ -12,7 +12,7 @@
 // of algorithm:
 //   all_reduce       from -1   to -1    sum|max        reduce_scatter  from -1  to d   sum|max
 //   all_gather       from d    to -1    copy|sum       all_to_all      from d   to e   copy|sum
-//   overlap_reduce   from d    to d     sum
+//   overlap_reduce   from d    to d     sum         rebalance       from d   to d   copy|sum
 // Attributes: kind: str, combine: str, from_dim: int, from_cuts: ints [b0, e0, b1, e1, ...],
 // to_dim, to_cuts, shape: ints, n: int, with_previous: bool.
 //

@@ -26,6 +26,7 @@ std::string suffix_of(const State& state) {
   std::string text = "split" + std::to_string(state.dim);
   if (state.variant == Variant::kSum) text += "_sum";
   if (state.variant == Variant::kOwn) text += "_own";
+  if (state.variant == Variant::kEven) text += "_even";
   return text;
 }
 
