@@ -89,8 +89,7 @@ class RandomPef {
     for (size_t i = 0; i < session->manifest().tensors.size(); ++i) {
       const pef::Tensor& tensor = session->manifest().tensors[i];
       if (model.module.tensors[i].role == ir::InputRole::kBuffer)
-        results[tensor.name] =
-            to_ref(tensor.type, session->parameter(static_cast<int>(i)).data);
+        results[tensor.name] = to_ref(tensor.type, session->parameter(static_cast<int>(i)).data);
     }
     return results;
   }
