@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/patience.h"
 #include "comm/region.h"
 
 namespace shardwright::comm {
@@ -67,7 +68,8 @@ struct ThreadWorld::Shared {
   // aborted.
   struct alignas(64) Slot {
     WaitWord epoch;
-    std::atomic<const Transfer*> transfers{nullptr};
+    std::atomic<const Transfer*> transfers{nullptr};  // until the chip's run returns
+    std::atomic<const Prepared*> first{nullptr};      // of them, for messages: stays
     std::atomic<uint64_t> stamp{0};
     // Of the chip's thread 0.
     uint32_t meetings = 0;
@@ -113,7 +115,7 @@ class ThreadCommunicator : public Communicator {
   // answer on all threads.
   bool meet(Member& member, const std::string& what, int64_t& waited_ns);
   bool wait_for_all(const std::string& what);
-  bool stamps_agree(const std::string& what, uint64_t stamp);
+  bool stamps_agree();
   const Transfer& transfer_of(int chip, size_t index) const {
     return shared_.slots[static_cast<size_t>(chip)].transfers.load(
         std::memory_order_relaxed)[index];
@@ -147,15 +149,15 @@ std::unique_ptr<PreparedExchange> ThreadCommunicator::prepare(const ops::Exchang
 }
 
 bool ThreadCommunicator::wait_for_all(const std::string& what) {
-  const int64_t deadline = now_ns() + shared_.deadline_ns;
+  Patience patience(shared_.deadline_ns, now_ns());
   for (size_t other = 0; other < shared_.slots.size(); ++other) {
     const WaitWord& word = shared_.slots[other].epoch;
     for (uint32_t seen = word.load();;) {
       if (shared_.aborted.load(std::memory_order_acquire)) return false;
       if (static_cast<int32_t>((seen << 1) - (slot_.meetings << 1)) >= 0)
         break;  // without the abort bit
-      const uint32_t next = word.wait_while(seen, deadline);
-      if (next == seen && now_ns() >= deadline) {
+      const uint32_t next = word.wait_while(seen, patience.wake_ns());
+      if (patience.is_spent(now_ns()) && next == seen) {
         shared_.abort(
             {static_cast<int>(other),
              fmt::format("chip {} did not reach {} (exchange {}) within {} ms of chip {}; it is "
@@ -186,17 +188,23 @@ bool ThreadCommunicator::meet(Member& member, const std::string& what, int64_t& 
   return ok_;
 }
 
-bool ThreadCommunicator::stamps_agree(const std::string& what, uint64_t stamp) {
-  for (size_t other = 0; other < shared_.slots.size(); ++other) {
-    if (shared_.slots[other].stamp.load(std::memory_order_relaxed) == stamp) continue;
-    const Transfer* theirs = shared_.slots[other].transfers.load(std::memory_order_relaxed);
-    shared_.abort(
-        {static_cast<int>(other),
-         fmt::format("chip {} is at exchange {}: {}, but chip {} is at {}", chip_, slot_.sequence,
-                     what, other, theirs ? prepared_of(*theirs).what : "none")});
-    return false;
-  }
-  return true;
+bool ThreadCommunicator::stamps_agree() {
+  const auto& slots = shared_.slots;
+  const auto stamp = [&](size_t chip) { return slots[chip].stamp.load(std::memory_order_relaxed); };
+  size_t odd = 1;
+  while (odd < slots.size() && stamp(odd) == stamp(0)) ++odd;
+  if (odd >= slots.size()) return true;
+  // Every chip finds the same one, whoever is first: if all others agree with `odd`, it is chip 0.
+  size_t even = 0;
+  if (slots.size() > 2 && stamp(odd) == stamp(odd == 1 ? 2 : 1)) std::swap(odd, even);
+  const auto what = [&](size_t chip) -> const std::string& {
+    return slots[chip].first.load(std::memory_order_relaxed)->what;
+  };
+  shared_.abort({static_cast<int>(odd),
+                 fmt::format("exchange {} of chip {} ({}) is not that of chip {} ({}): they differ "
+                             "in kind, shape or order",
+                             slot_.sequence, odd, what(odd), even, what(even))});
+  return false;
 }
 
 // This team's share of some elements of exchange `index`, taken from all chips' sources.
@@ -239,12 +247,12 @@ bool ThreadCommunicator::run(Member& member, std::span<const Transfer> transfers
     uint64_t stamp = slot_.sequence * 0x9e3779b97f4a7c15ULL;
     for (const Transfer& transfer : transfers)
       stamp = stamp * 1099511628211ULL ^ prepared_of(transfer).fingerprint;
+    slot_.first.store(&prepared_of(transfers[0]), std::memory_order_relaxed);
     slot_.transfers.store(transfers.data(), std::memory_order_relaxed);
     slot_.stamp.store(stamp, std::memory_order_relaxed);
   }
   if (!meet(member, what, waited_ns)) return false;
-  if (member.thread() == 0)
-    agree_ = stamps_agree(what, slot_.stamp.load(std::memory_order_relaxed));
+  if (member.thread() == 0) agree_ = stamps_agree();
   member.barrier();
   if (!agree_) return false;
   bool two_steps = false;

@@ -40,6 +40,7 @@ void Chip::load(Member& member) {
   for (const pef::Piece& piece : plan_.pieces) load_piece(member, piece);
   if (member.thread() != 0) return;
   try {
+    if (fault_) fault_(index_, -1);
     int64_t scratch = 0;
     for (size_t g = 0; g < programs_.size(); ++g) {
       make_program(plan_.programs[g], programs_[g]);
@@ -47,8 +48,17 @@ void Chip::load(Member& member) {
         if (step.kernel) scratch = std::max(scratch, step.kernel->scratch_bytes());
     }
     scratch_ = Memory(scratch);
-  } catch (const std::exception& error) {
-    load_error_ = error.what();
+  } catch (...) {
+    load_error_ = std::current_exception();
+  }
+}
+
+void Chip::check_loaded(const std::string& path) const {
+  if (!load_error_) return;
+  try {
+    std::rethrow_exception(load_error_);
+  } catch (const Error& error) {
+    throw error.within(path);
   }
 }
 

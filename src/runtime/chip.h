@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -47,9 +48,10 @@ class Chip {
        std::unique_ptr<comm::Communicator> communicator, int n_threads, std::vector<int> cpus);
 
   Team& team() { return team_; }
-  // Fills the chip's memory and makes its kernels: called by all threads of the team. Throws on
-  // thread 0 alone (see `load_error`).
+  // Fills the chip's memory and makes its kernels: called by all threads of the team. What goes
+  // wrong is thrown by `check_loaded`, with the file's path in front of an Error.
   void load(Member& member);
+  void check_loaded(const std::string& path) const;
   // Walks the program of `graph`: called by all threads of the team. A fault on this chip aborts
   // the run on all.
   void walk(Member& member, int graph, std::vector<StepTime>* times);
@@ -64,7 +66,6 @@ class Chip {
   // This chip's piece of parameter memory, and back to whole rows.
   void read_piece(int piece, std::byte* whole) const;
   int64_t scratch_bytes() const { return scratch_.bytes(); }
-  const std::string& load_error() const { return load_error_; }
   void set_fault(std::function<void(int, int)> fault) { fault_ = std::move(fault); }
 
  private:
@@ -94,7 +95,7 @@ class Chip {
   std::unique_ptr<comm::Communicator> communicator_;
   Memory parameters_, arena_, scratch_;
   std::vector<Program> programs_;
-  std::string load_error_;
+  std::exception_ptr load_error_;
   std::function<void(int, int)> fault_;
   std::atomic<int64_t> position_{0};
   std::atomic<bool> in_exchange_{false};

@@ -19,6 +19,8 @@ struct SessionOptions {
   int64_t deadline_ms = 30'000;
   bool pin = true;  // where threads <= allowed CPUs
   enum class Verify : uint8_t { kLazy, kEager, kNone } verify = Verify::kLazy;
+  // For tests: called by each chip in `load` with step -1 and before each step; may throw or block.
+  std::function<void(int chip, int step)> fault = {};
 };
 
 // A user's whole, contiguous array.
@@ -65,7 +67,7 @@ class Session {
   // manifest().tensors.
   SharedBytes parameter(int index) const;
 
-  // For tests: called by chip `chip` before each step; may throw or block.
+  // For tests: SessionOptions::fault from now on.
   void set_fault(const std::function<void(int chip, int step)>& fault);
 
  private:

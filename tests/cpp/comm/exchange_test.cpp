@@ -1,5 +1,6 @@
 // Exchanges between chips: every kind, uneven, empty and overlapping cuts, several threads a chip,
 // against a plain loop; and failures.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -225,10 +226,11 @@ TEST(Exchange, Bf16SumsInF32AndRoundsOnce) {
   EXPECT_EQ(bf16_to_f32(out), 258.0F);
 }
 
-// What happens on chip 1 of 3 while the others run one exchange.
+// What happens on chip `odd_chip` of 3 while the others run one exchange.
 std::optional<Failure> failure_when(
     const std::function<void(Communicator&, Member&, const PreparedExchange*,
-                             const PreparedExchange*)>& odd) {
+                             const PreparedExchange*)>& odd,
+    size_t odd_chip = 1) {
   const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {8}, 3);
   const Exchange other = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {4}, 3);
   ThreadWorld world(3, 200);
@@ -244,7 +246,7 @@ std::optional<Failure> failure_when(
   }
   for (size_t chip = 0; chip < 3; ++chip)
     teams[chip]->start([&, chip](Member& member) {
-      if (chip == 1)
+      if (chip == odd_chip)
         odd(*communicators[chip], member, prepared[chip].get(), wrong[chip].get());
       else
         EXPECT_FALSE(run_one(*communicators[chip], member,
@@ -264,13 +266,20 @@ TEST(ExchangeFailure, SkippedExchangeNamesTheLateChip) {
 }
 
 TEST(ExchangeFailure, AnotherSizeIsSeenBeforeAnyByteMoves) {
-  const auto failure = failure_when(
-      [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange* wrong) {
-        float a[4] = {}, b[4] = {};
-        EXPECT_FALSE(run_one(c, m, {wrong, a, b}));
-      });
-  ASSERT_TRUE(failure);
-  EXPECT_NE(failure->text.find("layer 9"), std::string::npos) << failure->text;
+  for (const size_t chip : {0U, 1U, 2U}) {
+    const auto failure = failure_when(
+        [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange* wrong) {
+          float a[4] = {}, b[4] = {};
+          EXPECT_FALSE(run_one(c, m, {wrong, a, b}));
+        },
+        chip);
+    ASSERT_TRUE(failure);
+    EXPECT_EQ(failure->chip, static_cast<int>(chip));  // whichever chip sees it first
+    EXPECT_EQ(failure->text,
+              fmt::format("exchange 1 of chip {} (all_reduce of layer 9) is not that of chip {} "
+                          "(all_reduce of layer 3): they differ in kind, shape or order",
+                          chip, chip == 0 ? 1 : 0));
+  }
 }
 
 TEST(ExchangeFailure, AbortReachesEveryone) {

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "pef/write.h"
 #include "plan/plan.h"
-#include "runtime/session.h"
+#include "runtime/run_session.h"
 #include "shard/chips.h"
 #include "shard/models.h"
 #include "shard/partition.h"
@@ -24,10 +24,6 @@ constexpr int kChips[] = {2, 3, 4, 5, 8};
 // Of the largest element. The kernels round to f32 and the weights are integers up to 2: sums of a
 // few hundred products; a fault is off by a whole number.
 constexpr double kTolerance = 1e-4;
-
-ops::RefTensor to_ref(const TensorType& type, const std::byte* bytes) {
-  return ir::to_ref({type, contiguous_strides(type.shape), bytes});
-}
 
 // One PEF file with a plan for each number of chips.
 class RandomPef {
@@ -62,34 +58,12 @@ class RandomPef {
     options.n_chips = n_chips;
     options.threads_per_chip = threads;
     const std::unique_ptr<Session> session = Session::load(path_, options);
-    const pef::GraphSignature& signature = session->manifest().graphs[0];
-    std::vector<SharedBytes> memory;
-    std::vector<ConstArray> inputs;
-    std::vector<Array> outputs;
-    for (const pef::Signature& input : signature.inputs) {
-      std::byte* bytes = nullptr;
-      memory.push_back(SharedBytes::allocate(input.type.bytes(), &bytes));
-      const ops::RefTensor& value = model.inputs.at(input.name);
-      for (size_t i = 0; i < value.data.size(); ++i)
-        store_element(input.type.dtype,
-                      bytes + static_cast<int64_t>(i) * dtype_bytes(input.type.dtype),
-                      value.data[i]);
-      inputs.push_back({input.type, bytes});
-    }
-    for (const pef::Signature& output : signature.outputs) {
-      std::byte* bytes = nullptr;
-      memory.push_back(SharedBytes::allocate(output.type.bytes(), &bytes));
-      outputs.push_back({output.type, bytes});
-    }
-    session->run(0, inputs, outputs);
-    ir::RefMap results;
-    for (size_t i = 0; i < outputs.size(); ++i)
-      results[signature.outputs[i].name] =
-          to_ref(outputs[i].type, static_cast<const std::byte*>(outputs[i].data));
+    ir::RefMap results = run_session(*session, model.inputs);
     for (size_t i = 0; i < session->manifest().tensors.size(); ++i) {
       const pef::Tensor& tensor = session->manifest().tensors[i];
       if (model.module.tensors[i].role == ir::InputRole::kBuffer)
-        results[tensor.name] = to_ref(tensor.type, session->parameter(static_cast<int>(i)).data);
+        results[tensor.name] = ir::to_ref({tensor.type, contiguous_strides(tensor.type.shape),
+                                           session->parameter(static_cast<int>(i)).data});
     }
     return results;
   }
