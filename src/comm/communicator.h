@@ -55,6 +55,7 @@ class Communicator {
   virtual bool barrier(Member& member) = 0;
   // Ends the run on all chips; the first call's failure is kept.
   virtual void abort(Failure failure) = 0;
+  virtual bool aborted() const = 0;
 };
 
 }  // namespace shardwright::comm

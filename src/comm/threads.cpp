@@ -109,6 +109,7 @@ class ThreadCommunicator : public Communicator {
   bool run(Member& member, std::span<const Transfer> transfers, int64_t& waited_ns) override;
   bool barrier(Member& member) override;
   void abort(Failure failure) override { shared_.abort(std::move(failure)); }
+  bool aborted() const override { return shared_.aborted.load(std::memory_order_acquire); }
 
  private:
   // Thread 0 shows that this chip is here and waits for all others; then the team meets. The same

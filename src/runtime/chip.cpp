@@ -199,24 +199,24 @@ std::string Chip::describe_position(int graph) const {
                      steps[step].step->source);
 }
 
-// Thread 0: says where the chip is; runs the test's fault. The same answer on all threads.
-bool Chip::before_step(Member& member, size_t step) {
-  if (member.thread() == 0) {
-    position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
-    if (fault_) {
-      try {
-        fault_(index_, static_cast<int>(step));
-      } catch (const std::exception& error) {
-        communicator_->abort(
-            {index_, fmt::format("chip {} failed at step {}: {}", index_, step, error.what())});
-        stop_ = true;
-      }
-    }
+// Thread 0 alone: says where the chip is, and runs the test's fault.
+void Chip::before_step(size_t step) {
+  position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
+  if (!fault_) return;
+  try {
+    fault_(index_, static_cast<int>(step));
+  } catch (const std::exception& error) {
+    communicator_->abort(
+        {index_, fmt::format("chip {} failed at step {}: {}", index_, step, error.what())});
   }
-  if (!fault_) return true;
+}
+
+// The team meets. False, on all threads alike, if the run has been aborted: a chip that comes back
+// late must not go on to write into the user's arrays.
+bool Chip::meet(Member& member, int meeting) {
+  bool& stop = stop_[meeting % 2];  // a slow thread may still read the one of the meeting before
+  if (member.thread() == 0) stop = communicator_->aborted();
   member.barrier();
-  const bool stop = stop_;
-  member.barrier();  // all have read it before thread 0 may write it again
   return !stop;
 }
 
@@ -224,7 +224,6 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
   const int64_t start = time ? now_ns() : 0;
   bool go_on = true;
   int64_t waited_ns = 0;
-  if (step.barrier) member.barrier();
   if (!step.transfers.empty()) {
     if (member.thread() == 0) in_exchange_.store(true, std::memory_order_relaxed);
     go_on = communicator_->run(member, step.transfers, waited_ns);
@@ -243,14 +242,12 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
 }
 
 void Chip::walk(Member& member, int graph, std::vector<StepTime>* times) {
-  if (member.thread() == 0) {
-    stop_ = false;
-    position_.store(0, std::memory_order_relaxed);
-  }
-  member.barrier();
   auto& steps = programs_[static_cast<size_t>(graph)].steps;
+  int meetings = 0;
+  if (!meet(member, meetings++)) return;
   for (size_t i = 0; i < steps.size(); ++i) {
-    if (!before_step(member, i)) return;
+    if (member.thread() == 0) before_step(i);
+    if ((steps[i].barrier || fault_) && !meet(member, meetings++)) return;
     if (!run_step(member, steps[i], times ? &(*times)[i] : nullptr)) return;
   }
   if (member.thread() == 0)

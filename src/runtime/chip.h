@@ -87,7 +87,8 @@ class Chip {
   std::byte* address_of(const pef::Buffer& buffer) const;
   void load_piece(Member& member, const pef::Piece& piece);
   bool run_step(Member& member, ReadyStep& step, StepTime* time);
-  bool before_step(Member& member, size_t step);
+  void before_step(size_t step);
+  bool meet(Member& member, int meeting);
 
   int index_;
   const pef::File& file_;
@@ -99,7 +100,7 @@ class Chip {
   std::function<void(int, int)> fault_;
   std::atomic<int64_t> position_{0};
   std::atomic<bool> in_exchange_{false};
-  bool stop_ = false;  // written by thread 0 before a barrier
+  bool stop_[2] = {};  // written by thread 0 before a barrier, of even and odd meetings
   Team team_;          // last: its threads end before the memory goes
 };
 

@@ -58,7 +58,8 @@ class Session {
 
   // Runs graph `graph` (index). Inputs and outputs by the order of its signature. Throws
   // Error(kUsage): wrong count, dtype or shape; Error(kPeerFailed): a chip failed or missed a
-  // deadline: names it.
+  // deadline: names it. Where it hangs ("load the PEF again") it may still come back and end the
+  // kernel that it was in: leave the arrays to it.
   void run(int graph, const std::vector<ConstArray>& inputs, const std::vector<Array>& outputs);
   // The same `runs` times, timing every step (with a barrier after each): [chip][step].
   std::vector<std::vector<StepProfile>> profile(int graph, const std::vector<ConstArray>& inputs,
