@@ -33,6 +33,7 @@ struct Options {
   int64_t batch_size = 0;
   int64_t seq = 0;
   std::string precision;
+  std::vector<std::string> dims;
   bool inference = false;
   std::string chip_memory;
   std::string until;
@@ -114,6 +115,12 @@ void capture_folder(const Options& o, Capture& capture) {
 }
 
 void find_model(const Options& o, const Globals& globals, Capture& capture) {
+  if (!o.dims.empty() && (globals.provider || fs::is_directory(o.model)))
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("--dim {}: is for a .pt2 file that leaves sizes open; here -b and --seq "
+                    "choose the sizes",
+                    o.dims[0]));
   if (globals.provider) {
     nlohmann::json json = {{"want", "model"}};
     if (o.batch_size > 0) json["batch_size"] = o.batch_size;
@@ -138,8 +145,9 @@ void find_model(const Options& o, const Globals& globals, Capture& capture) {
                                       {!o.precision.empty(), "--precision"}})
     if (given)
       throw Error(ErrorCode::kUsage,
-                  fmt::format("{}: a .pt2 file was captured with fixed sizes and precision; leave "
-                              "the option out, or capture again with it",
+                  fmt::format("{}: a .pt2 file has its sizes and precision; leave the option out, "
+                              "or capture again with it (--dim INPUT.DIM=SIZE chooses sizes that "
+                              "the file leaves open)",
                               option));
   capture.path = o.model;
 }
@@ -201,6 +209,7 @@ int compile_model(const Options& o, const Globals& globals) {
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
   if (o.batch_size > 0) options.recorded["batch_size"] = fmt::format("{}", o.batch_size);
   if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);
+  if (!o.dims.empty()) options.recorded["dim"] = fmt::format("{}", fmt::join(o.dims, ","));
   Progress progress(globals);
   options.progress = [&](const std::string& stage, int64_t done, int64_t total) {
     progress.stage(stage, done, total);
@@ -210,7 +219,9 @@ int compile_model(const Options& o, const Globals& globals) {
   progress.stage("capture", 0, 0);
   find_model(o, globals, capture);
   progress.stage("read", 0, 0);
-  ir::Module module = frontend::read_pt2(capture.path);
+  std::vector<frontend::DimChoice> dims;
+  for (const std::string& text : o.dims) dims.push_back(frontend::parse_dim(text));
+  ir::Module module = frontend::read_pt2(capture.path, dims);
   if (options.until.empty()) options.output_path = pef_path(o, options.model_name);
   const compiler::CompileResult result = compiler::compile(std::move(module), options);
   progress.end();
@@ -269,6 +280,10 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   c->add_option("--seq", o->seq, "Sequence length that the model is captured with")
       ->check(CLI::PositiveNumber);
   c->add_option("--precision", o->precision, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+  c->add_option("--dim", o->dims,
+                "INPUT.DIM=SIZE: a size that a .pt2 file leaves open (exported with "
+                "dynamic_shapes); may be repeated (default: the example's size)")
+      ->delimiter(',');
   c->add_flag("--inference", o->inference, "The forward pass alone");
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)");
