@@ -230,7 +230,7 @@ std::string run_for_json(const std::vector<std::string>& args, const ProgressCal
   CLI::App app(kAbout, globals.program);
   try {
     const Action action = parse(app, globals, args);
-    globals.json = true;
+    globals.json = globals.quiet = true;  // a library says nothing by itself
     action();
     return json;
   } catch (const CLI::ParseError& error) {

@@ -181,7 +181,11 @@ _shardwright() {{
 {}    esac ;;
   esac
 }}
-if [[ $funcstack[1] == _shardwright ]]; then _shardwright "$@"; else compdef _shardwright shardwright; fi
+if [[ $funcstack[1] != _shardwright ]]; then
+  compdef _shardwright shardwright
+else
+  _shardwright "$@"
+fi
 )sh",
                      list, common, cases);
 }

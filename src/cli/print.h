@@ -11,12 +11,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/units.h"
 #include "cli/commands.h"
 
 namespace shardwright::cli {
-
-std::string bytes_text(int64_t bytes);     // "538.1 MB"
-std::string seconds_text(double seconds);  // "1.23 s", "4.56 ms", "7.8 us"
 
 // A line on standard error, "warning: ..." or "debug: ...", if --log-level asks for it.
 void log(const Globals& globals, LogLevel level, const std::string& text);
