@@ -76,7 +76,7 @@ std::string parse_message(const CLI::App& app, const Globals& globals,
     const std::string name = rest[0].substr(0, rest[0].find('='));
     message = name.starts_with('-') ? "there is no option " + name
                                     : fmt::format("'{}' is one argument too many", rest[0]);
-    if (name.starts_with("--"))
+    if (name.starts_with("--") && !globals.provider)  // a script has more than the parser knows
       message += fmt::format("; the nearest is {}",
                              nearest_names(name, options_of(app, *given.front()), 1).at(0));
   } else if (is(CLI::ExitCodes::ArgumentMismatch) && text.ends_with("missing")) {

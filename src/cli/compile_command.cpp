@@ -300,7 +300,8 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
                 "repeated (default: the example's size)")
       ->delimiter(',')
       ->type_name("INPUT.DIM=SIZE")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->group(globals.provider ? "" : "Options");
   c->add_flag("--inference", o->inference, "The forward pass alone");
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)")

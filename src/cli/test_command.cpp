@@ -130,8 +130,10 @@ int report(const std::vector<Comparison>& all, int n_chips, const Globals& globa
   else
     fmt::print("{} chip{}\n{}", n_chips, n_chips == 1 ? "" : "s", table(rows));
   if (worst == nullptr) return 0;
-  fmt::print(stderr, "error: output '{}' differs from {}: {:.3g}, limit {:g}\n", worst->output,
-             worst->against, worst->difference, worst->limit);
+  log(globals, LogLevel::kError,
+      fmt::format("output '{}' differs from {}: {:.3g}, limit {:g}{}", worst->output,
+                  worst->against, worst->difference, worst->limit,
+                  globals.provider ? "; were the script's own options the same for compile?" : ""));
   return static_cast<int>(ErrorCode::kMismatch);
 }
 
