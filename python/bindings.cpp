@@ -274,6 +274,9 @@ std::vector<std::string> arguments_of(const std::string& model, const Json& opti
       for (const auto& item : value)
         text +=
             (text.empty() ? "" : ",") + (item.is_string() ? item.get<std::string>() : item.dump());
+    if (text.empty())
+      throw sw::Error(sw::ErrorCode::kUsage,
+                      fmt::format("{} is empty: give a value, or leave it out", key));
     args.push_back(option + "=" + text);
   }
   return args;
