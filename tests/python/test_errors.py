@@ -1,6 +1,7 @@
 # One test a user's mistake, with the whole message and the exit code.
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -222,4 +223,8 @@ find $d -type f | sed 's/^/left: /'; umount $d"""
         pytest.skip("needs a mount namespace (root): " + done.stderr.strip())
     assert "code 2" in done.stdout, done
     assert "left:" not in done.stdout, done
-    assert "space" in done.stderr or "full" in done.stderr, done
+    assert re.fullmatch(
+        r"error: no space for \S+/out/mlp/mlp\.pef: \d+ bytes are needed, 16384 are free on its "
+        r"disk \(No space left on device\)\. Free some, or write to a folder on another disk\n",
+        done.stderr,
+    ), done
