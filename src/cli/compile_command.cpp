@@ -265,6 +265,15 @@ void add_stage_options(CLI::App& c, Options& o) {
 
 }  // namespace
 
+ir::Module read_model(const std::string& model, const Globals& globals) {
+  Options o;
+  o.model = model;
+  Progress progress(globals);
+  Capture capture;
+  find_model(o, globals, progress, capture);
+  return frontend::read_pt2(capture.path);
+}
+
 void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("compile", "Compile a model into a PEF");
