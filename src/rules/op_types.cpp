@@ -32,70 +32,25 @@ const std::vector<Family>& families() {
       {{"split", "chunk", "split_with_sizes", "tensor_split"},
        {&ops::split, &ops::chunk, &ops::split_with_sizes}},
       {{"truediv"}, {&ops::div}},
+      {{"dropout", "native_dropout", "alpha_dropout", "clone", "contiguous", "alias", "detach"},
+       {&ops::clone}},
   };
   return all;
 }
 
-// PyTorch's operators that we have not, or that no captured graph holds (dropout does nothing in
-// one): rule files name them beside others, so they are no mistakes.
-constexpr std::string_view kAbsent[] = {"dropout",
-                                        "native_dropout",
-                                        "alpha_dropout",
-                                        "cross_entropy",
-                                        "cross_entropy_loss",
-                                        "nll_loss",
-                                        "nll_loss_forward",
-                                        "mse_loss",
-                                        "einsum",
-                                        "scatter",
-                                        "scatter_add",
-                                        "index_add",
-                                        "index_put",
-                                        "copy",
-                                        "fill",
-                                        "masked_scatter",
-                                        "batch_norm",
-                                        "group_norm",
-                                        "native_group_norm",
-                                        "instance_norm",
-                                        "conv1d",
-                                        "conv3d",
-                                        "convolution",
-                                        "max_pool2d",
-                                        "avg_pool2d",
-                                        "prod",
-                                        "std",
-                                        "var",
-                                        "norm",
-                                        "argsort",
-                                        "sort",
-                                        "roll",
-                                        "flip",
-                                        "outer",
-                                        "dot",
-                                        "mv",
-                                        "bilinear",
-                                        "clamp",
-                                        "clamp_min",
-                                        "clamp_max",
-                                        "hardtanh",
-                                        "leaky_relu",
-                                        "elu",
-                                        "softplus",
-                                        "mish",
-                                        "hardswish",
-                                        "log1p",
-                                        "expm1",
-                                        "sign",
-                                        "round",
-                                        "ceil",
-                                        "trunc",
-                                        "isnan",
-                                        "isinf",
-                                        "nonzero",
-                                        "unfold",
-                                        "interpolate",
-                                        "upsample_nearest2d"};
+// PyTorch's operators that we have not, or that no captured graph holds: rule files name them
+// beside others, so they are no mistakes.
+// clang-format off
+constexpr std::string_view kAbsent[] = {
+    "cross_entropy", "cross_entropy_loss", "nll_loss", "nll_loss_forward", "mse_loss", "einsum",
+    "scatter", "scatter_add", "index_add", "index_put", "copy", "fill", "masked_scatter",
+    "batch_norm", "group_norm", "native_group_norm", "instance_norm", "conv1d", "conv3d",
+    "convolution", "max_pool2d", "avg_pool2d", "prod", "std", "var", "norm", "argsort", "sort",
+    "roll", "flip", "outer", "dot", "mv", "bilinear", "clamp", "clamp_min", "clamp_max",
+    "hardtanh", "leaky_relu", "elu", "softplus", "mish", "hardswish", "log1p", "expm1", "sign",
+    "round", "ceil", "trunc", "isnan", "isinf", "nonzero", "unfold", "interpolate",
+    "upsample_nearest2d"};
+// clang-format on
 
 // Of the source system's own compiler.
 constexpr std::string_view kForeign[] = {"zipmapreduce", "triufill"};

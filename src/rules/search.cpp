@@ -155,30 +155,22 @@ bool Search::has_edge(int above, int below, std::vector<NodeId>* passed) const {
   return false;
 }
 
-// All edges of `p`, and those that a node below it has through casts: `p` may be such a cast.
-bool Search::edges_hold(int p) const {
-  for (const Neighbour& link : neighbours(p)) {
-    if (link.above) {
-      if (!has_edge(link.node, p, nullptr)) return false;
-      continue;
-    }
-    std::vector<Neighbour> others;
-    find_neighbours(link.node, true, &others);
-    for (const Neighbour& other : others)
-      if (!has_edge(other.node, link.node, nullptr)) return false;
-  }
-  return true;
+// The edges to `p` from all that is above it.
+bool Search::edges_from_above_hold(int p) const {
+  std::vector<Neighbour> above;
+  find_neighbours(p, true, &above);
+  return std::all_of(above.begin(), above.end(),
+                     [&](const Neighbour& link) { return has_edge(link.node, p, nullptr); });
 }
 
-// `p` is absent: what is above it is linked to what is below.
-bool Search::absent_edges_hold(int p) const {
-  std::vector<Neighbour> above, below;
-  find_neighbours(p, true, &above);
+// After `p` was assigned or is absent: its own edges, and all to what is below it, whose ways may
+// pass through fewer nodes now.
+bool Search::edges_hold(int p) const {
+  if (at(p) != kAbsent && !edges_from_above_hold(p)) return false;
+  std::vector<Neighbour> below;
   find_neighbours(p, false, &below);
-  for (const Neighbour& a : above)
-    for (const Neighbour& b : below)
-      if (!has_edge(a.node, b.node, nullptr)) return false;
-  return true;
+  return std::all_of(below.begin(), below.end(),
+                     [&](const Neighbour& link) { return edges_from_above_hold(link.node); });
 }
 
 // An optional node with one parent and one child was left out, though a node stands between these
@@ -219,7 +211,8 @@ int Search::choose_next(std::vector<Neighbour>* links) const {
 }
 
 void Search::step() {
-  if (++steps_ > kMostSteps) return;
+  if (steps_ >= kMostSteps) return;
+  ++steps_;
   std::vector<Neighbour> links;
   const int p = choose_next(&links);
   if (p < 0) return complete();
@@ -250,7 +243,7 @@ void Search::step() {
     return;
   }
   at(p) = kAbsent;
-  if (absent_edges_hold(p) && !could_stand(p)) step();
+  if (edges_hold(p) && !could_stand(p)) step();
   at(p) = kUnset;
 }
 
@@ -267,11 +260,7 @@ void Search::complete() {
   found.at = at_;
   for (NodeId& id : found.at)
     if (id == kUnset) id = kAbsent;
-  std::vector<NodeId> key;
-  for (const NodeId id : found.at)
-    if (id >= 0) key.push_back(id);
-  std::sort(key.begin(), key.end());
-  if (!seen_.insert(std::move(key)).second) return;
+  if (!seen_.insert(nodes_of(found)).second) return;
   for (const int p : variant_.nodes) {
     if (at(p) < 0) continue;
     for (const Neighbour& link : neighbours(p))
@@ -282,28 +271,33 @@ void Search::complete() {
   found_.push_back(std::move(found));
 }
 
+Search::Nodes Search::nodes_of(const Found& found) const {
+  Nodes nodes;
+  for (const int p : variant_.nodes) {
+    const NodeId id = found.at[static_cast<size_t>(p)];
+    if (id >= 0) nodes.all.push_back(id);
+    if (node(p).required) nodes.required.push_back(id);
+  }
+  std::sort(nodes.all.begin(), nodes.all.end());
+  std::sort(nodes.required.begin(), nodes.required.end());
+  return nodes;
+}
+
 // Of assignments with the same required nodes, those whose nodes another one has and more.
 void Search::drop_incomplete() {
   std::map<std::vector<NodeId>, std::vector<size_t>> same;
-  std::vector<std::vector<NodeId>> nodes(found_.size());
+  std::vector<Nodes> nodes;
   for (size_t f = 0; f < found_.size(); ++f) {
-    std::vector<NodeId> required;
-    for (const int p : variant_.nodes) {
-      const NodeId id = found_[f].at[static_cast<size_t>(p)];
-      if (id >= 0) nodes[f].push_back(id);
-      if (node(p).required) required.push_back(id);
-    }
-    std::sort(nodes[f].begin(), nodes[f].end());
-    std::sort(required.begin(), required.end());
-    same[required].push_back(f);
+    nodes.push_back(nodes_of(found_[f]));
+    same[nodes[f].required].push_back(f);
   }
   std::vector<bool> dropped(found_.size(), false);
   for (const auto& [required, which] : same)
     for (const size_t f : which)
       for (const size_t g : which)
-        if (nodes[f].size() < nodes[g].size() &&
-            std::includes(nodes[g].begin(), nodes[g].end(), nodes[f].begin(), nodes[f].end()))
-          dropped[f] = true;
+        if (!dropped[f] && nodes[f].all.size() < nodes[g].all.size())
+          dropped[f] = std::includes(nodes[g].all.begin(), nodes[g].all.end(), nodes[f].all.begin(),
+                                     nodes[f].all.end());
   size_t kept = 0;
   for (size_t f = 0; f < found_.size(); ++f) {
     if (dropped[f]) continue;

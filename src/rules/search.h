@@ -35,18 +35,24 @@ class Search {
   // The best attempt, if there was no match.
   const std::optional<Miss>& miss() const { return miss_; }
   // There were too many ways to go on.
-  bool cut_off() const { return steps_ > kMostSteps; }
+  bool cut_off() const { return steps_ >= kMostSteps; }
 
  private:
-  // Enough for every rule that people write (thousands); a pattern of ten optional nodes of one
-  // kind would take for ever.
-  static constexpr int64_t kMostSteps = 2'000'000;
+  // About a second. Rules that people write need thousands; one with many optional nodes that can
+  // stand for each other would take for ever.
+  static constexpr int64_t kMostSteps = 500'000;
   static constexpr int kUnset = -2;
   static constexpr int kAbsent = -1;
 
   struct Neighbour {
     int node = 0;        // of the pattern, assigned
     bool above = false;  // its result is read
+  };
+
+  // What an assignment is, whichever node of the pattern is which: sorted.
+  struct Nodes {
+    std::vector<ir::NodeId> required, all;
+    auto operator<=>(const Nodes&) const = default;
   };
 
   const PatternNode& node(int p) const { return rule_.nodes[static_cast<size_t>(p)]; }
@@ -59,13 +65,14 @@ class Search {
   std::vector<Neighbour> neighbours(int p) const;
   bool has_edge(int above, int below, std::vector<ir::NodeId>* passed) const;
   bool edges_hold(int p) const;
-  bool absent_edges_hold(int p) const;
+  bool edges_from_above_hold(int p) const;
   bool could_stand(int p) const;
   bool twins_ordered(int p) const;
   int choose_next(std::vector<Neighbour>* links) const;
   void step();
   void complete();
   void missed(int p, const Neighbour& link, const std::vector<ir::NodeId>& there, bool fits);
+  Nodes nodes_of(const Found& found) const;
   void drop_incomplete();
 
   const GraphIndex& index_;
@@ -78,7 +85,7 @@ class Search {
   int n_matched_ = 0;
   int64_t steps_ = 0;
   std::vector<Found> found_;
-  std::set<std::vector<ir::NodeId>> seen_;
+  std::set<Nodes> seen_;
   std::optional<Miss> miss_;
 };
 

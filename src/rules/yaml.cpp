@@ -89,6 +89,8 @@ class Builder : public YAML::EventHandler {
     if (parent.kind == Yaml::Kind::kList) {
       parent.items.push_back(std::move(node));
     } else if (has_key_.back()) {
+      // Nothing stands nowhere: it is shown at its key.
+      if (node.kind == Yaml::Kind::kNull) node.place = parent.entries.back().first.place;
       parent.entries.back().second = std::move(node);
       has_key_.back() = false;
     } else {
