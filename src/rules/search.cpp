@@ -173,13 +173,15 @@ bool Search::edges_hold(int p) const {
                      [&](const Neighbour& link) { return edges_from_above_hold(link.node); });
 }
 
-// An optional node with one parent and one child was left out, though a node stands between these
-// two that only it accepts: the assignment with it is found as well.
+// An optional node on the only edges from its one parent to its one child was left out, though a
+// node stands between these two that no required node accepts: the assignment with it is found as
+// well.
 bool Search::could_stand(int p) const {
   const auto i = static_cast<size_t>(p);
   if (parents_[i].size() != 1 || children_[i].size() != 1) return false;
   const int above = parents_[i][0], below = children_[i][0];
-  if (at(above) < 0 || at(below) < 0) return false;
+  if (at(above) < 0 || at(below) < 0 || parents_[static_cast<size_t>(below)].size() != 1)
+    return false;
   std::vector<NodeId> passed;
   has_edge(above, below, &passed);
   return std::any_of(passed.begin(), passed.end(), [&](NodeId id) {
