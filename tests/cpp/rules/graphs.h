@@ -12,11 +12,12 @@ namespace shardwright::rules {
 
 // tests/data/imported/NAME.ir: what `compile --until imported --dump` wrote of a model of
 // tests/python/zoo.py.
-inline ir::Graph captured(const std::string& name) {
+inline ir::Module captured_module(const std::string& name) {
   std::ifstream file(std::string(SHARDWRIGHT_TEST_DATA) + "/data/imported/" + name + ".ir");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
-  return ir::parse(text).graphs.at(0);
+  return ir::parse(text);
 }
+inline ir::Graph captured(const std::string& name) { return captured_module(name).graphs.at(0); }
 
 // A graph over %x: f32[4, 4] and %w: f32[4, 4] whose nodes are `lines`; the last value is the
 // output.
