@@ -41,7 +41,7 @@ class PatternReader {
       rule_.nodes.push_back(std::move(node));
     }
     for (size_t i = 0; i < pattern.entries.size(); ++i)
-      read_node(pattern.entries[i].second, &rule_.nodes[i]);
+      read_node(pattern.entries[i].value, &rule_.nodes[i]);
     if (problems_.count() != before || has_cycle()) return;
     free_getitems();
     add_variants();

@@ -90,15 +90,15 @@ class Builder : public YAML::EventHandler {
       parent.items.push_back(std::move(node));
     } else if (has_key_.back()) {
       // Nothing stands nowhere: it is shown at its key.
-      if (node.kind == Yaml::Kind::kNull) node.place = parent.entries.back().first.place;
-      parent.entries.back().second = std::move(node);
+      if (node.kind == Yaml::Kind::kNull) node.place = parent.entries.back().key.place;
+      parent.entries.back().value = std::move(node);
       has_key_.back() = false;
     } else {
       if (node.kind != Yaml::Kind::kScalar)
         throw Error(ErrorCode::kUsage,
                     fmt::format("{}:{}:{}: a key that is no name; write `name: value`", name_,
                                 node.place.line, node.place.column));
-      parent.entries.emplace_back(std::move(node), Yaml());
+      parent.entries.push_back({std::move(node), {}});
       has_key_.back() = true;
     }
   }

@@ -3,7 +3,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace shardwright::rules {
@@ -15,14 +14,20 @@ struct Place {
 };
 
 struct Yaml {
+  struct Entry;
   enum class Kind : uint8_t { kNull, kScalar, kList, kMap };
 
   Kind kind = Kind::kNull;
   Place place;
-  std::string text;                            // of a scalar
-  bool quoted = false;                         // a scalar that can only be a string
-  std::vector<Yaml> items;                     // of a list
-  std::vector<std::pair<Yaml, Yaml>> entries;  // of a map, in the order of the file
+  std::string text;            // of a scalar
+  bool quoted = false;         // a scalar that can only be a string
+  std::vector<Yaml> items;     // of a list
+  std::vector<Entry> entries;  // of a map, in the order of the file
+};
+
+struct Yaml::Entry {
+  Yaml key;
+  Yaml value;
 };
 
 inline constexpr size_t kMostYamlBytes = size_t{1} << 20;
