@@ -34,6 +34,8 @@ struct Options {
   int64_t seq = 0;
   std::string precision;
   bool inference = false;
+  int optimization = 3;
+  std::string rules_file;
   std::string chip_memory;
   std::string until;
   std::string dump;
@@ -191,13 +193,16 @@ int compile_model(const Options& o, const Globals& globals) {
   options.n_chips = o.tensor_parallel_size > 0 ? std::vector<int>{o.tensor_parallel_size}
                     : o.n_chips.empty()        ? std::vector<int>{1}
                                                : o.n_chips;
+  options.optimization = o.optimization;
+  options.rules_file = o.rules_file;
   if (!o.chip_memory.empty()) options.machine.memory_bytes = parse_bytes(o.chip_memory);
   options.until = o.dry_run ? "plan" : o.until;
   options.dump_folder = o.dump;
   options.without = {o.without.begin(), o.without.end()};
   options.recorded = {{"tensor-parallel", compiler::to_string(options.mode)},
                       {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
-                      {"inference", "true"}};
+                      {"inference", "true"},
+                      {"optimization", fmt::format("{}", o.optimization)}};
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
   if (o.batch_size > 0) options.recorded["batch_size"] = fmt::format("{}", o.batch_size);
   if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);
@@ -270,6 +275,11 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
       ->check(CLI::PositiveNumber);
   c->add_option("--precision", o->precision, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
   c->add_flag("--inference", o->inference, "The forward pass alone");
+  c->add_option("-o,--optimization", o->optimization,
+                "Fusion of operators: -o0 none, -o1 by rules, -o3 the compiler's own (default)")
+      ->check(CLI::IsMember({0, 1, 3}));
+  c->add_option("--optimization-rules", o->rules_file,
+                "Fusion rules for -o1, a YAML file (default: `shardwright rules --builtin`)");
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)");
   c->add_flag("--dry-run", o->dry_run, "Plan everything, write nothing");

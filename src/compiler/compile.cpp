@@ -97,6 +97,11 @@ void Pipeline::check_options() const {
     throw Error(ErrorCode::kUsage, fmt::format("--until {}: there is no such stage; stages are "
                                                "imported, canonical, solved, local, plan",
                                                options_.until));
+  if (options_.optimization != 1 && !options_.rules_file.empty())
+    throw Error(ErrorCode::kUsage,
+                fmt::format("--optimization-rules {}: rules are for -o1, not -o{}; give -o1, or "
+                            "leave the file out",
+                            options_.rules_file, options_.optimization));
   for (int n : options_.n_chips)
     if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
 }
