@@ -7,55 +7,16 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "ops/exchange.h"
-#include "ops/op.h"
 #include "pef/check.h"
+#include "pef/check_step.h"
+#include "pef/owners.h"
 
 namespace shardwright::pef {
 namespace {
 
 constexpr int64_t kArenaAlignBytes = 64;
 
-[[noreturn]] void broken(const std::string& message) {
-  throw Error(ErrorCode::kBrokenFile, message);
-}
-
 bool overlap(const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; }
-
-// Bytes of one memory with the step that wrote each last.
-class Owners {
- public:
-  void write(const Range& range, int step) {
-    if (range.empty()) return;
-    split(range.begin);
-    split(range.end);
-    owners_.erase(owners_.lower_bound(range.begin), owners_.lower_bound(range.end));
-    owners_[range.begin] = {range.end, step};
-  }
-
-  // All of the range was written by one step.
-  bool whole(const Range& range) const {
-    if (range.empty()) return true;
-    auto after = owners_.upper_bound(range.begin);
-    return after != owners_.begin() && (--after)->second.end >= range.end;
-  }
-
- private:
-  struct Owned {
-    int64_t end = 0;
-    int step = -1;
-  };
-
-  void split(int64_t at) {
-    auto after = owners_.upper_bound(at);
-    if (after == owners_.begin()) return;
-    Owned& before = (--after)->second;
-    if (after->first == at || before.end <= at) return;
-    owners_[at] = before;
-    before.end = at;
-  }
-
-  std::map<int64_t, Owned> owners_;  // by first byte; they don't overlap
-};
 
 struct Access {
   Space space;
@@ -66,42 +27,11 @@ struct Access {
   }
 };
 
-// Operators whose rule must fit on a chip's own pieces as it does on whole tensors: those with one
-// text. (A rule made from attributes speaks of whole tensors: 5 of 9 heads need not share KV heads
-// as 9 do.)
-bool rule_holds_locally(const ops::OpDef& op) {
-  return op.elementwise || (op.rule != nullptr && op.rule_for == nullptr &&
-                            std::string_view(op.rule).find('/') == std::string_view::npos);
-}
-
-bool kind_fits(ops::Argument::Kind kind, const ops::Attr& attr) {
-  using Kind = ops::Argument::Kind;
-  const auto is = [&]<typename T>(T) { return std::holds_alternative<T>(attr); };
-  switch (kind) {
-    case Kind::kInt:
-      return is(int64_t{});
-    case Kind::kFloat:
-    case Kind::kNumber:
-      return is(int64_t{}) || is(double{}) || is(bool{});
-    case Kind::kBool:
-      return is(bool{});
-    case Kind::kString:
-      return is(std::string{});
-    case Kind::kInts:
-      return is(std::vector<int64_t>{});
-    case Kind::kFloats:
-      return is(std::vector<double>{});
-    case Kind::kDType:
-      return is(DType{});
-    default:
-      return false;
-  }
-}
-
 class Walk {
  public:
-  Walk(const Manifest& manifest, const Plan& plan, int chip, int graph)
+  Walk(const Manifest& manifest, const Plan& plan, int chip, int graph, WhyNotFused why_not_fused)
       : plan_(plan),
+        why_not_fused_(why_not_fused),
         chip_index_(chip),
         chip_(plan.chips[static_cast<size_t>(chip)]),
         signature_(manifest.graphs[static_cast<size_t>(graph)]),
@@ -126,53 +56,34 @@ class Walk {
 
  private:
   void check_step(const Step& step, int index) {
-    const ops::OpDef* op = ops::find_op(step.op);
-    const bool exchange = op == &ops::exchange;
-    if (op == nullptr || step.op != op->name || (op->make_kernel == nullptr && !exchange))
-      broken("this version can't run operator '" + step.op + "'");
-    check_arguments(*op, step);
+    const bool exchange = step.op == ops::exchange.name;
+    if (!step.is_fused()) {
+      if (!step.parts.empty() || !step.scratch_bytes.empty())
+        broken("only fused steps have parts and scratch");
+      if (exchange)
+        check_arguments(ops::exchange, step);
+      else
+        check_operator(step);
+    }
     std::vector<Access> reads;
     std::vector<Access> writes;
     for (const Buffer& buffer : step.operands) reads.push_back(access(buffer, false));
     for (const Buffer& buffer : step.results) writes.push_back(access(buffer, true));
+    if (step.is_fused()) check_parts(step, chip_.pieces, why_not_fused_);
     for (const Access& read : reads)
       if ((read.space == Space::kArena || read.space == Space::kOutput) &&
           !owners_[{read.space, read.index}].whole(read.range))
         broken(fmt::format("it reads bytes {} to {} of {}, which no step before wrote as a whole",
                            read.range.begin, read.range.end,
                            read.space == Space::kArena ? "the arena" : "an output"));
-    check_sharing(*op, step, reads, writes);
+    check_sharing(step, reads, writes);
     check_barrier(step, reads, writes);
     for (const Access& write : writes)
       owners_[{write.space, write.index}].write(write.range, index);
     if (exchange)
       check_exchange(step);
-    else
-      check_rule(*op, step);
-  }
-
-  void check_arguments(const ops::OpDef& op, const Step& step) const {
-    size_t tensors = 0;
-    bool list = false;
-    for (const ops::Argument& argument : ops::arguments_of(op)) {
-      if (argument.kind == ops::Argument::Kind::kTensors) list = true;
-      if (argument.kind == ops::Argument::Kind::kTensor &&
-          (tensors >= step.operands.size() || step.operands[tensors].space == Space::kNone))
-        broken("operand " + argument.name + " is missing");
-      if (argument.is_tensor()) {
-        ++tensors;
-        continue;
-      }
-      const ops::Attr* attr = step.attrs.find(argument.name);
-      const bool none = attr == nullptr || std::holds_alternative<std::monostate>(*attr);
-      if (!none && !kind_fits(argument.kind, *attr))
-        broken("attribute " + argument.name + " is " + ops::to_string(*attr));
-    }
-    if (step.results.empty() || (!list && step.operands.size() > tensors))
-      broken(fmt::format("it has {} operands and {} results", step.operands.size(),
-                         step.results.size()));
-    for (const auto& [factor, begin] : step.begins)
-      if (begin < 0) broken(fmt::format("factor {} begins at {}", factor, begin));
+    else if (!step.is_fused())
+      check_rule(step);
   }
 
   // Where a buffer lies; throws unless all of it is inside its memory.
@@ -216,32 +127,19 @@ class Walk {
       case Space::kOutput:
         size = array(signature_.outputs);
         break;
+      default:
+        broken("only parts of a fused step lie in its operands, results and scratch");
     }
-    if (range.end > size || (range.empty() && buffer.offset_bytes > size))
-      broken(fmt::format("a buffer reaches to byte {} of {}", range.end, size));
-    if (buffer.offset_bytes % dtype_bytes(buffer.type.dtype) != 0)
-      broken(fmt::format("a buffer starts at byte {}", buffer.offset_bytes));
-    if (written)
-      for (size_t d = 0; d < buffer.strides.size(); ++d)
-        if (buffer.strides[d] == 0 && buffer.type.shape[d] > 1)
-          broken("a result has a stride of 0");
+    check_inside(buffer, range, size, written);
     return {buffer.space, buffer.space == Space::kArena ? 0 : buffer.index, range};
   }
 
-  // A result may share memory with an operand only where the operator works in place, element by
-  // element.
-  static void check_sharing(const ops::OpDef& op, const Step& step,
-                            const std::vector<Access>& reads, const std::vector<Access>& writes) {
+  static void check_sharing(const Step& step, const std::vector<Access>& reads,
+                            const std::vector<Access>& writes) {
     for (size_t w = 0; w < writes.size(); ++w) {
-      for (size_t r = 0; r < reads.size(); ++r) {
-        if (!writes[w].overlaps(reads[r])) continue;
-        const Buffer& result = step.results[w];
-        const Buffer& operand = step.operands[r];
-        if (!op.in_place || result.offset_bytes != operand.offset_bytes ||
-            result.type.shape != operand.type.shape || result.strides != operand.strides ||
-            dtype_bytes(result.type.dtype) != dtype_bytes(operand.type.dtype))
+      for (size_t r = 0; r < reads.size(); ++r)
+        if (writes[w].overlaps(reads[r]) && !may_share(step, r, w))
           broken(fmt::format("result {} overlaps operand {}", w, r));
-      }
       for (size_t v = 0; v < w; ++v)
         if (writes[w].overlaps(writes[v])) broken(fmt::format("results {} and {} overlap", v, w));
     }
@@ -280,29 +178,8 @@ class Walk {
         broken("its buffers are not contiguous");
   }
 
-  static void check_rule(const ops::OpDef& op, const Step& step) {
-    std::vector<std::optional<TensorType>> operands;
-    for (const Buffer& buffer : step.operands) {
-      if (buffer.space == Space::kNone)
-        operands.emplace_back();
-      else
-        operands.emplace_back(buffer.type);
-      if (buffer.space != Space::kNone && buffer.type.count() == 0) return;
-    }
-    if (!rule_holds_locally(op)) return;
-    size_t tensors = 0;
-    for (const ops::Argument& argument : ops::arguments_of(op)) tensors += argument.is_tensor();
-    operands.resize(std::max(tensors, operands.size()));
-    const std::vector<TensorType> types = ops::infer_types(op, step.attrs, operands);
-    if (types.size() != step.results.size())
-      broken(fmt::format("it has {} results, not {}", step.results.size(), types.size()));
-    for (size_t i = 0; i < types.size(); ++i)
-      if (types[i] != step.results[i].type)
-        broken(fmt::format("result {} is {}, its rule gives {}", i, to_string(step.results[i].type),
-                           to_string(types[i])));
-  }
-
   const Plan& plan_;
+  const WhyNotFused why_not_fused_;
   const int chip_index_;
   const ChipPlan& chip_;
   const GraphSignature& signature_;
@@ -316,8 +193,9 @@ class Walk {
 
 }  // namespace
 
-void check_program(const Manifest& manifest, const Plan& plan, int chip, int graph) {
-  Walk(manifest, plan, chip, graph).run();
+void check_program(const Manifest& manifest, const Plan& plan, int chip, int graph,
+                   WhyNotFused why_not_fused) {
+  Walk(manifest, plan, chip, graph, why_not_fused).run();
 }
 
 }  // namespace shardwright::pef
