@@ -139,8 +139,11 @@ void Pipeline::add_plan(int n) {
         dump(fmt::format("local_{}_{}_chip_{}", graphs[chip].name, n, chip),
              ir::print(graphs[chip]));
   if (done("local")) return;
+  std::vector<std::vector<plan::GroupPlan>> groups;
   stage("plan " + chips, [&] {
-    pef::Plan plan = plan::make_plan(module_, local);
+    plan::Planned planned = plan::make_plan(module_, local);
+    pef::Plan& plan = planned.plan;
+    groups = std::move(planned.groups);
     plan.n_chips = n;
     plan.mode = to_string(solve_options.mode);
     for (const shard::Solution& solution : solutions)

@@ -56,7 +56,7 @@ int chips_that_fit(const ir::Module& module, const CompileOptions& options, int 
     std::vector<std::vector<ir::Graph>> local;
     for (size_t g = 0; g < module.graphs.size(); ++g)
       local.push_back(shard::partition(module, module.graphs[g], solutions[g]));
-    if (need_of(plan::make_plan(module, local), false).total() <= limit) return n;
+    if (need_of(plan::make_plan(module, local).plan, false).total() <= limit) return n;
   }
   return 0;
 }

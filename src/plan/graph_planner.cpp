@@ -60,7 +60,6 @@ GraphPlan GraphPlanner::plan() {
   for (size_t n = 0; n < structure().nodes.size(); ++n) plan_node(n);
   copy_outputs();
   write_back();
-  for (const auto& steps : plan_.steps) find_lifetimes(steps, plan_.storages);
   return std::move(plan_);
 }
 
@@ -142,7 +141,7 @@ void GraphPlanner::place_results(size_t n) {
       best = std::move(places);
     }
     CHECK(best && least < kCantRead, "no place for the result of " + structure().describe(node));
-    if (!settle_in_place(n, r, *best)) settle(result, std::move(*best));
+    settle(result, std::move(*best));
   }
 }
 
@@ -163,6 +162,7 @@ void GraphPlanner::emit(size_t n) {
     step.source = source_of(chips_[c], node);
     plan_.steps[c].push_back(std::move(step));
   }
+  plan_.groups.push_back(structure().nodes[n].group);
 }
 
 void GraphPlanner::emit_copy(const std::vector<TensorType>& types, const Places& from,
@@ -175,6 +175,7 @@ void GraphPlanner::emit_copy(const std::vector<TensorType>& types, const Places&
     step.source = source;
     plan_.steps[c].push_back(std::move(step));
   }
+  plan_.groups.push_back(-1);
 }
 
 // What does not lie in the user's array yet is copied there.

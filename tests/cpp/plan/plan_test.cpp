@@ -35,7 +35,7 @@ struct Case {
   }
 
   void make() {
-    plan = make_plan(module, local);
+    plan = make_plan(module, local).plan;
     for (const ir::LogicalTensor& tensor : module.tensors)
       if (tensor.bytes.data == nullptr) tensors[tensor.name] = random_tensor(tensor.type);
     pef::Manifest manifest;
