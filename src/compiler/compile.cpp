@@ -14,6 +14,7 @@
 #include "ir/verify.h"
 #include "passes/canonicalize.h"
 #include "passes/check_supported.h"
+#include "passes/fuse.h"
 #include "pef/write.h"
 #include "plan/plan.h"
 #include "shard/partition.h"
@@ -38,6 +39,10 @@ class Pipeline {
         for (ir::Graph& graph : module_.graphs) pass.run(module_, graph);
       });
     }
+    if (options_.optimization == 3 && !options_.without.contains("fuse"))
+      stage("fuse", [&] {
+        for (ir::Graph& graph : module_.graphs) passes::fuse(module_, graph);
+      });
     // Only a model that we know whole is worth splitting.
     stage("canonical", [&] {
       for (const ir::Graph& graph : module_.graphs) passes::check_supported(graph);
@@ -85,7 +90,8 @@ void Pipeline::check_options() const {
       names += std::string(names.empty() ? "" : ", ") + pass.name;
       found = found || name == pass.name;
     }
-    return found;
+    names += ", fuse";
+    return found || name == "fuse";
   };
   for (const std::string& name : options_.without)
     if (!known(name))
@@ -139,21 +145,20 @@ void Pipeline::add_plan(int n) {
         dump(fmt::format("local_{}_{}_chip_{}", graphs[chip].name, n, chip),
              ir::print(graphs[chip]));
   if (done("local")) return;
-  std::vector<std::vector<plan::GroupPlan>> groups;
+  plan::Planned planned;
   stage("plan " + chips, [&] {
-    plan::Planned planned = plan::make_plan(module_, local);
-    pef::Plan& plan = planned.plan;
-    groups = std::move(planned.groups);
-    plan.n_chips = n;
-    plan.mode = to_string(solve_options.mode);
+    planned = plan::make_plan(module_, local);
+    planned.plan.n_chips = n;
+    planned.plan.mode = to_string(solve_options.mode);
     for (const shard::Solution& solution : solutions)
       for (const std::string& note : solution.notes)
-        if (std::find(plan.notes.begin(), plan.notes.end(), note) == plan.notes.end())
-          plan.notes.push_back(note);
-    result_.manifest.plans.push_back(std::move(plan));
+        if (std::find(planned.plan.notes.begin(), planned.plan.notes.end(), note) ==
+            planned.plan.notes.end())
+          planned.plan.notes.push_back(note);
   });
-  check_fits(module_, result_.manifest.plans.back(), options_);
-  reports_.push_back(report_plan(module_, solutions, local, result_.manifest.plans.back()));
+  check_fits(module_, planned.plan, options_);
+  reports_.push_back(report_plan(module_, solutions, local, planned));
+  result_.manifest.plans.push_back(std::move(planned.plan));
 }
 
 void Pipeline::write() {
