@@ -57,21 +57,29 @@ bool works_in_place(const std::string& name, size_t operand, size_t result) {
 bool may_share(const Step& step, size_t operand, size_t result) {
   if (!same_elements(step.operands[operand], step.results[result])) return false;
   if (!step.is_fused()) return works_in_place(step.op, operand, result);
-  const auto is = [](const Buffer& buffer, Space space, size_t index) {
-    return buffer.space == space && buffer.index == static_cast<int>(index);
+  // Values that are the operand's elements, one for one, after operators that work in place.
+  std::vector<const Buffer*> followed;
+  const auto is_followed = [&](const Buffer& buffer) {
+    return std::any_of(followed.begin(), followed.end(), [&](const Buffer* value) {
+      return buffer.space == value->space && buffer.index == value->index &&
+             same_elements(buffer, *value);
+    });
   };
   int readers = 0;
-  bool in_place = false;
   for (const Step& part : step.parts)
     for (size_t i = 0; i < part.operands.size(); ++i) {
-      if (!is(part.operands[i], Space::kStepOperand, operand)) continue;
-      ++readers;
+      const Buffer& seen = part.operands[i];
+      const bool reads =
+          seen.space == Space::kStepOperand && seen.index == static_cast<int>(operand);
+      readers += reads ? 1 : 0;
+      if (reads ? seen.offset_bytes != 0 : !is_followed(seen)) continue;
       for (size_t r = 0; r < part.results.size(); ++r)
-        in_place |= is(part.results[r], Space::kStepResult, result) &&
-                    works_in_place(part.op, i, r) &&
-                    same_elements(part.operands[i], part.results[r]);
+        if (works_in_place(part.op, i, r) && seen.type.shape == part.results[r].type.shape)
+          followed.push_back(&part.results[r]);
     }
-  return readers == 1 && in_place;
+  return readers == 1 && std::any_of(followed.begin(), followed.end(), [&](const Buffer* value) {
+           return value->space == Space::kStepResult && value->index == static_cast<int>(result);
+         });
 }
 
 ops::FusedSpec fused_spec(const Step& step, const std::vector<Piece>& pieces, int n_threads) {

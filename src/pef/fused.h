@@ -14,8 +14,9 @@ using WhyNotFused = std::string (*)(const ops::FusedSpec&);
 ops::FusedSpec fused_spec(const Step& step, const std::vector<Piece>& pieces, int n_threads);
 
 // Whether result `result` of the step may lie in the memory of operand `operand`: both are the same
-// elements, and the one operator that makes the result reads them there, each before it writes it.
-// In a fused step no other part may read that operand: parts may run block by block.
+// elements, and the operator that makes the result works in place. In a fused step, whose parts may
+// run block by block, one part alone reads the operand, and from it to the result every value is
+// made by an operator that could work in place, element for element.
 bool may_share(const Step& step, size_t operand, size_t result);
 
 }  // namespace shardwright::pef
