@@ -20,7 +20,8 @@ bool is_same_value(const FusedValue& a, const FusedValue& b) {
   return a.where == b.where && a.index == b.index;
 }
 
-// Every scratch value and result has one writer, and no reader before it.
+// Every scratch value and result has one writer, and no reader before it. (Nothing writes what has
+// no elements.)
 std::string check_order(const FusedSpec& spec) {
   std::vector<const FusedValue*> written;
   const auto is_there = [&](const FusedValue& value) {
@@ -30,12 +31,11 @@ std::string check_order(const FusedSpec& spec) {
   for (size_t i = 0; i < spec.parts.size(); ++i) {
     const std::string name = name_of(spec, static_cast<int>(i));
     for (const FusedValue& value : spec.parts[i].operands)
-      if (is_written(value) && !is_there(value)) return name + " reads what nothing has written";
+      if (is_written(value) && value.spec.type.count() > 0 && !is_there(value))
+        return name + " reads what nothing has written";
     for (const FusedValue& value : spec.parts[i].results) {
       if (!is_written(value)) return name + " writes an operand of the step";
       if (is_there(value)) return name + " writes what another part has written";
-      if (value.where == Where::kScratch && count_readers(spec, value) == 0)
-        return name + " writes scratch that nothing reads";
       written.push_back(&value);
     }
   }
@@ -113,9 +113,14 @@ class Planner {
     for (size_t i = 0; i < spec_.parts.size(); ++i)
       for (const FusedValue& value : spec_.parts[i].operands) {
         if (value.where != Where::kScratch) continue;
-        const auto writer = static_cast<size_t>(writer_of(spec_, value));
-        if (stage_[writer] != stage_[i]) plan_.is_shared[static_cast<size_t>(value.index)] = true;
+        const int writer = writer_of(spec_, value);
+        if (writer >= 0 && stage_[static_cast<size_t>(writer)] != stage_[i])
+          plan_.is_shared[static_cast<size_t>(value.index)] = true;
       }
+    for (const FusedPart& part : spec_.parts)
+      for (const FusedValue& value : part.results)
+        if (value.where == Where::kScratch && count_readers(spec_, value) == 0)
+          plan_.is_shared[static_cast<size_t>(value.index)] = true;
   }
 
   const FusedSpec& spec_;
@@ -181,35 +186,6 @@ class FusedKernel final : public Kernel {
   int64_t group_bytes_ = 0;  // of the last one
 };
 
-const RowProgram* program_of(const std::vector<RowProgram>& programs, int part) {
-  for (const RowProgram& program : programs)
-    for (const RowPart& candidate : program.parts)
-      if (candidate.index == part) return &program;
-  return nullptr;
-}
-
-// Whether part `i` reads every element of its operand `k` before `writer` puts the element of its
-// result there.
-bool read_before(const FusedSpec& spec, const FusedPlan& plan, int i, size_t k, int writer) {
-  const FusedPart& part = spec.parts[static_cast<size_t>(i)];
-  const FusedValue& read = part.operands[k];
-  const FusedValue& written = spec.parts[static_cast<size_t>(writer)].results[0];
-  if (read.spec.type != written.spec.type || read.spec.strides != written.spec.strides ||
-      read.offset_bytes != written.offset_bytes)
-    return false;
-  const FusedPlan::Stage stage = plan.stage[static_cast<size_t>(i)];
-  const FusedPlan::Stage last = plan.stage[static_cast<size_t>(writer)];
-  if (stage != last) return stage < last;  // a barrier lies between them
-  if (stage == FusedPlan::kGemm)
-    return part.op != &linear &&
-           std::any_of(plan.gemm.gemms.begin(), plan.gemm.gemms.end(), [&](const FusedGemm& gemm) {
-             return is_same_value(gemm.residual, read) && is_same_value(gemm.result, written);
-           });
-  const std::vector<RowProgram>& programs = stage == FusedPlan::kBefore ? plan.before : plan.after;
-  if (program_of(programs, i) != program_of(programs, writer)) return false;
-  return i < writer || (i == writer && (part.op->elementwise || (part.op->in_place && k == 0)));
-}
-
 }  // namespace
 
 std::byte* FusedMemory::of(const FusedValue& value) const {
@@ -250,23 +226,6 @@ std::string name_of(const FusedSpec& spec, int part) {
 FusedPlan plan_fused(const FusedSpec& spec) { return Planner(spec).plan(); }
 
 std::string why_not_fused(const FusedSpec& spec) { return plan_fused(spec).why_not; }
-
-bool may_share(const FusedSpec& spec, int result, int operand) {
-  const FusedPlan plan = plan_fused(spec);
-  CHECK(plan.why_not.empty(), plan.why_not);
-  const int writer = writer_of(spec, {.where = Where::kResult, .index = result, .spec = {}});
-  CHECK(writer >= 0, "no part writes the result");
-  for (int i = 0; i < static_cast<int>(spec.parts.size()); ++i) {
-    const FusedPart& part = spec.parts[static_cast<size_t>(i)];
-    for (size_t k = 0; k < part.operands.size(); ++k) {
-      const FusedValue& read = part.operands[k];
-      if (read.where == Where::kOperand && read.index == operand &&
-          !read_before(spec, plan, i, k, writer))
-        return false;
-    }
-  }
-  return true;
-}
 
 std::unique_ptr<Kernel> make_fused_kernel(const FusedSpec& spec) {
   const FusedPlan plan = plan_fused(spec);

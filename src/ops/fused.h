@@ -44,17 +44,13 @@ struct FusedSpec {
   int n_threads = 1;
 };
 
-// Each scratch value and each result has one part that writes it, before any that reads it; results
-// overlap neither each other nor operands, but for may_share.
+// Each scratch value and each result has one part that writes it, before any that reads it. A
+// result overlaps no other one; an operand only where the part that writes the result is the
+// operand's only reader and could work in place (OpDef::in_place) by itself.
 //
 // Whether these parts can be one step; "" if so, else why not, for people ("linear reads the sum of
 // rows"). Depends on nothing but the spec: the same on every machine and for any number of threads.
 std::string why_not_fused(const FusedSpec& spec);
-
-// Whether that result may lie in the very memory of that operand (same type, same strides), which
-// is then lost: nothing reads the operand where or when the result is already there.
-// CHECKs that why_not_fused is "".
-bool may_share(const FusedSpec& spec, int result, int operand);
 
 // The kernel of a fused step: operands and results as FusedValue::index counts them. CHECKs that
 // why_not_fused is "".

@@ -81,7 +81,7 @@ class RowsStage final : public FusedStage {
   struct Local {
     const RowView* written = nullptr;
     int64_t at = 0;          // in the thread's scratch
-    bool is_needed = false;  // read by another step than the one that writes it
+    bool is_needed = false;  // not just a register of the step that writes it
   };
 
   void find_locals(const FusedSpec& spec, const std::vector<bool>& is_shared) {
@@ -130,14 +130,12 @@ class RowsStage final : public FusedStage {
       else
         chains_.push_back({i, i + 1});
     }
-    for (const Chain& chain : chains_) {
-      for (size_t i = chain.begin; i < chain.end; ++i) {
+    for (const Chain& chain : chains_)
+      for (size_t i = chain.begin; i < chain.end; ++i)
         for (const RowView& read : program_.parts[i].operands) {
           Local* value = local(read.value);
           if (value != nullptr && writer_in(chain, read) == nullptr) value->is_needed = true;
         }
-      }
-    }
   }
   const RowPart* writer_in(const Chain& chain, const RowView& read) const {
     for (size_t i = chain.begin; i < chain.end; ++i)

@@ -77,7 +77,7 @@ struct FusedPlan {
   std::vector<RowProgram> before;
   GemmPlan gemm;
   std::vector<RowProgram> after;
-  // Scratch values that a stage writes for the next one: kept whole.
+  // Scratch values that a stage writes for the next one, or for nobody: kept whole.
   std::vector<bool> is_shared;
 
   bool has_gemm() const { return !gemm.gemms.empty(); }

@@ -111,6 +111,10 @@ class FusedCase {
       part.attrs.set(trim(arg.substr(0, sign)), parse_attr(value));
     }
     fill_defaults(*part.op, &part.attrs);
+    const std::vector<Argument>& arguments = arguments_of(*part.op);
+    while (part.operands.size() < arguments.size() &&
+           arguments[part.operands.size()].kind == Argument::Kind::kOptionalTensor)
+      part.operands.emplace_back();
     std::vector<std::optional<TensorType>> types;
     for (const FusedValue& value : part.operands)
       types.push_back(value.where == Where::kAbsent ? std::nullopt

@@ -1,6 +1,7 @@
 // Fused steps against their parts, run one by one by the kernels that the operators have alone.
 #include "kernels/cpu/isa.h"
 #include "ops/fused_case.h"
+#include "ops/fused_stage.h"
 
 namespace shardwright::ops {
 namespace {
@@ -183,30 +184,194 @@ TEST(FusedRows, RandomGroupsEqualTheirParts) {
 }
 
 TEST(FusedRows, ResultInAnOperandsMemory) {
-  const char* const text =
-      "h = add(x: f32[6, 72], r: f32[6, 72]); y = rms_norm(h, w: f32[72], eps=1e-05) -> h, y";
-  const FusedCase fused(text, 2);
-  EXPECT_TRUE(may_share(fused.spec, 0, 0));
-  EXPECT_TRUE(may_share(fused.spec, 0, 1));
-  EXPECT_TRUE(may_share(fused.spec, 1, 0));   // read before, in the same rows
-  EXPECT_FALSE(may_share(fused.spec, 1, 2));  // the weight is read by all rows
-  const std::vector<RefTensor> inputs = random_inputs(fused, 5);
-  FusedRun in_place(fused, inputs);
-  in_place.share(0, 1);
-  expect_same(in_place.fused(), FusedRun(fused, inputs).by_parts());
+  for (const char* text :
+       {"y = add(r: f32[6, 72], x: f32[6, 72]); n = rms_norm(y, w: f32[72], eps=1e-05) -> y, n",
+        "a = div(x: f32[2, 3, 9, 40], k: f32[]); m = add(a, mask: f32[1, 1, 9, 40]); "
+        "y = softmax(m, dim=-1) -> y"})
+    for (int n_threads = 1; n_threads <= 3; ++n_threads) {
+      SCOPED_TRACE(text);
+      const FusedCase fused(text, n_threads);
+      const std::vector<RefTensor> inputs = random_inputs(fused, 5);
+      FusedRun in_place(fused, inputs);
+      in_place.share(0, 0);
+      expect_same(in_place.fused(), FusedRun(fused, inputs).by_parts());
+    }
 }
 
-TEST(FusedRows, ResultNotInMemoryThatIsReadLater) {
-  const auto shares = [](const char* text, int operand) {
-    return may_share(FusedCase(text).spec, 0, operand);
-  };
-  EXPECT_FALSE(shares("a = silu(x: f32[4, 8]); b = softmax(a, dim=-1); y = add(b, x) -> a, y", 0));
-  EXPECT_FALSE(
-      shares("a = ~permute(x: f32[8, 8], dims=[1, 0]); b = silu(a); c = add(b, x) -> c", 0));
-  EXPECT_FALSE(shares("a = cast(x: f32[4, 8], dtype=bf16); y = neg(a) -> y", 0));
-  // Programs of one stage are not in step.
-  EXPECT_FALSE(
-      shares("a = silu(x: f32[4, 8]); y = neg(a); b = exp(z: f32[4, 8]); u = neg(b) -> y, u", 1));
+// Scratch that nothing reads, values without elements that nothing writes: what is left where a
+// chip has no share of the readers or writers.
+TEST(FusedRows, WithoutSomeParts) {
+  for (const char* text : {"a = neg(x: f32[2, 3]); y = exp(x); b = softmax(y, dim=1) -> y",
+                           "a = neg(x: f32[2, 3]); y = exp(a); b = neg(a) -> y"}) {
+    const FusedCase fused(text, 2);
+    const std::vector<RefTensor> inputs = random_inputs(fused, 6);
+    expect_same(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts());
+  }
+  FusedCase empty("a = neg(x: f32[2, 0]); y = cat(a, x: f32[2, 3], dim=1) -> y");
+  empty.spec.parts.erase(empty.spec.parts.begin());
+  EXPECT_EQ(why_not_fused(empty.spec), "");
+}
+
+// --- gemm ---
+
+// LEAD: dims of x before k. All sums of small integers are exact, in any order, with f32 results.
+const char* const kGemmGroups[] = {
+    "a = linear(x: DT[LEAD131], w: panels DT[70, 131]); y = add(a, b: DT[70]) -> y",
+    "a = linear(x: DT[LEAD40], w: panels DT[33, 40], b: DT[33]); *y = relu(a) -> y",
+    "a = linear(x: DT[LEAD40], w: panels DT[33, 40]); b = add(c: DT[33], a); d = relu(b); "
+    "e = add(d, r: DT[LEAD33]) -> e",
+    "a = linear(*x: DT[LEAD64], w: panels DT[70, 64]); *y = add(*r: DT[LEAD70], a) -> y",
+    "a = linear(x: DT[LEAD64], w: panels DT[70, 64]); c = cast(a, dtype=f32); "
+    "y = add(c, r: f32[LEAD70]) -> y",
+    // QKV
+    "q = linear(x: DT[LEAD72], wq: panels DT[96, 72]); k = linear(x, wk: panels DT[33, 72]); "
+    "*v = linear(x, wv: panels DT[5, 72]) -> q, k, v",
+    "q = linear(x: DT[LEAD72], wq: panels DT[96, 72]); qb = add(q, bq: DT[96]); "
+    "k = linear(x, wk: panels DT[33, 72]); kb = add(k, bk: DT[33]) -> qb, kb",
+    // gate and up
+    "g = linear(x: DT[LEAD72], wg: panels DT[70, 72]); u = linear(x, wu: panels DT[70, 72]); "
+    "a = relu(g); y = mul(a, u) -> y",
+    "u = linear(x: DT[LEAD72], wu: panels DT[70, 72]); g = linear(x, wg: panels DT[70, 72]); "
+    "gb = add(g, bg: DT[70]); ub = add(u, bu: DT[70]); a = relu(gb); m = mul(ub, a); "
+    "y = add(m, r: DT[LEAD70]) -> y",
+    // a pair beside a single one
+    "g = linear(x: DT[LEAD72], wg: panels DT[70, 72]); z = linear(x, wz: panels DT[40, 72]); "
+    "u = linear(x, wu: panels DT[70, 72]); y = mul(g, u) -> y, z",
+    // two stages: rows, gemm
+    "h = add(x: DT[LEAD72], r: DT[LEAD72]); q = linear(h, wq: panels DT[96, 72]); "
+    "k = linear(h, wk: panels DT[33, 72]) -> h, q, k",
+    "a = relu(x: DT[LEAD72]); b = add(a, a); g = linear(b, wg: panels DT[70, 72]); "
+    "u = linear(b, wu: panels DT[70, 72]); y = mul(g, u) -> y",
+    // and gemm, rows
+    "a = linear(x: DT[LEAD40], w: panels DT[34, 40]); h = add(a, r: DT[LEAD34]); "
+    "s = amax(h, dim=[-1], keepdim=true); y = sub(h, s) -> h, y",
+    "q = linear(x: DT[LEAD40], w: panels DT[32, 40]); a = ~slice(q, dim=-1, end=16); "
+    "b = ~slice(q, dim=-1, start=16); n = neg(b); c = cat(n, a, dim=-1); y = add(c, q) -> y",
+    // a result that is read again, an activation of a sum, a sum of two products
+    "a = linear(x: DT[LEAD40], w: panels DT[33, 40]); y = relu(a) -> a, y",
+    "a = linear(x: DT[LEAD40], w: panels DT[33, 40]); b = add(a, r: DT[LEAD33]); y = relu(b) -> y",
+    "a = linear(x: DT[LEAD40], w: panels DT[33, 40]); b = linear(x, v: panels DT[33, 40]); "
+    "y = add(a, b) -> y",
+    // what goes before is needed after alone
+    "t = neg(r: DT[LEAD33]); a = linear(x: DT[LEAD40], w: panels DT[33, 40]); s = mul(t, t); "
+    "m = amax(a, dim=[-1], keepdim=true); y = add(s, m) -> y",
+};
+
+std::string gemm_text(const char* group, std::string_view dtype, std::string_view lead) {
+  std::string text = with_type(group, dtype);
+  for (size_t at; (at = text.find("LEAD")) != std::string::npos;) text.replace(at, 4, lead);
+  return text;
+}
+
+TEST(FusedGemm, EqualsItsPartsInIntegers) {
+  unsigned seed = 1;
+  for (const char* group : kGemmGroups)
+    for (const char* lead : {"1, ", "5, ", "2, 21, ", "", "0, "}) {
+      const std::string text = gemm_text(group, "f32", lead);
+      SCOPED_TRACE(text + ", seed " + std::to_string(seed));
+      for_each_way([&](int n_threads) {
+        const FusedCase fused(text, n_threads);
+        ASSERT_EQ(why_not_fused(fused.spec), "");
+        const std::vector<RefTensor> inputs = random_inputs(fused, seed, 2);
+        expect_same(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts());
+      });
+      ++seed;
+    }
+}
+
+// 16-bit epilogues round once, the parts after each of up to four operators.
+TEST(FusedGemm, IsCloseToItsPartsInAllTypes) {
+  unsigned seed = 1;
+  for (const char* group : kGemmGroups)
+    for (const char* dtype : {"f32", "bf16", "f16"}) {
+      const std::string text = gemm_text(group, dtype, "2, 5, ");
+      SCOPED_TRACE(text + ", seed " + std::to_string(seed));
+      for_each_way([&](int n_threads) {
+        const FusedCase fused(text, n_threads);
+        ASSERT_EQ(why_not_fused(fused.spec), "");
+        const std::vector<RefTensor> inputs = random_inputs(fused, seed);
+        expect_close(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
+                     4 * tolerance_of(*parse_dtype(dtype)));
+      });
+      ++seed;
+    }
+}
+
+const char* const kLayerGroups[] = {
+    "n = rms_norm(x: DT[3, 7, 72], w: DT[72], eps=1e-05); q = linear(n, wq: panels DT[72, 72]); "
+    "k = linear(n, wk: panels DT[24, 72]); v = linear(n, wv: panels DT[24, 72]) -> q, k, v",
+    "h = add(x: DT[3, 7, 72], r: DT[3, 7, 72]); n = rms_norm(h, w: DT[72], eps=1e-05); "
+    "g = linear(n, wg: panels DT[200, 72]); u = linear(n, wu: panels DT[200, 72]); a = silu(g); "
+    "y = mul(a, u) -> h, y",
+    "a = linear(x: DT[3, 7, 72], w: panels DT[72, 72]); h = add(r: DT[3, 7, 72], a); "
+    "y = rms_norm(h, s: DT[72], eps=1e-05) -> h, y",
+    "a = linear(x: DT[3, 7, 72], w: panels DT[200, 72]); b = add(a, c: DT[200]); "
+    "y = gelu(b, approximate=\"tanh\") -> y",
+    "a = linear(x: DT[3, 7, 72], w: panels DT[200, 72]); b = add(a, c: DT[200]); y = gelu(b) -> y",
+    // QKV and rope, whose heads are seen through a permutation
+    "q = linear(x: DT[2, 7, 48], wq: panels DT[48, 48]); v = linear(x, wv: panels DT[16, 48]); "
+    "s = ~reshape(q, shape=[2, 7, 3, 16]); p = ~permute(s, dims=[0, 2, 1, 3]); "
+    "a = ~slice(p, dim=3, end=8); b = ~slice(p, dim=3, start=8); n = neg(b); "
+    "c = cat(n, a, dim=-1); d = mul(p, cos: DT[1, 1, 7, 16]); e = mul(c, sin: DT[1, 1, 7, 16]); "
+    "y = add(d, e) -> y, v",
+};
+
+TEST(FusedGemm, PiecesOfDecoderLayers) {
+  unsigned seed = 1;
+  for (const char* group : kLayerGroups)
+    for (const char* dtype : {"f32", "bf16", "f16"}) {
+      const std::string text = with_type(group, dtype);
+      SCOPED_TRACE(text + ", seed " + std::to_string(seed));
+      for_each_way([&](int n_threads) {
+        const FusedCase fused(text, n_threads);
+        ASSERT_EQ(why_not_fused(fused.spec), "");
+        const std::vector<RefTensor> inputs = random_inputs(fused, seed);
+        expect_close(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
+                     4 * tolerance_of(*parse_dtype(dtype)));
+      });
+      ++seed;
+    }
+}
+
+// "rows programs before, gemms, parts that these do, rows programs after"
+std::string form_of(const char* text) {
+  const FusedPlan plan = plan_fused(FusedCase(text).spec);
+  if (!plan.why_not.empty()) return plan.why_not;
+  return std::to_string(plan.before.size()) + " " + std::to_string(plan.gemm.gemms.size()) + " " +
+         std::to_string(plan.gemm.parts.size()) + " " + std::to_string(plan.after.size());
+}
+
+TEST(FusedGemm, EpiloguesTakeWhatTheyCan) {
+  const std::string a = "a = linear(x: f32[4, 8], w: panels f32[6, 8]); ";
+  const std::string b = "b = linear(x, v: panels f32[6, 8]); ";
+  const auto form = [](const std::string& text) { return form_of(text.c_str()); };
+  EXPECT_EQ(form(a + "c = add(a, k: f32[6]); d = gelu(c); y = add(d, r: f32[4, 6]) -> y"),
+            "0 1 4 0");
+  EXPECT_EQ(form(a + b + "c = silu(a); d = mul(c, b); y = add(d, r: f32[4, 6]) -> y"), "0 1 5 0");
+  EXPECT_EQ(form("n = rms_norm(x: f32[4, 8], s: f32[8], eps=1e-05); "
+                 "a = linear(n, w: panels f32[6, 8]); b = linear(n, v: panels f32[6, 8]) -> a, b"),
+            "1 2 2 0");
+  // Not: of a result that is kept, of another shape, after the residual, read twice, a scalar.
+  EXPECT_EQ(form(a + "y = relu(a) -> a, y"), "0 1 1 1");
+  EXPECT_EQ(form(a + "y = add(a, r: f32[4, 1]) -> y"), "0 1 1 1");
+  EXPECT_EQ(form(a + "c = add(a, r: f32[4, 6]); y = relu(c) -> y"), "0 1 2 1");
+  EXPECT_EQ(form(a + "c = relu(a); y = mul(c, a) -> y"), "0 1 1 1");
+  EXPECT_EQ(form(a + "y = mul(a, k: f32[]) -> y"), "0 1 1 1");
+  EXPECT_EQ(form(a + b + "c = silu(a); d = silu(b); y = mul(c, d) -> y"), "0 2 4 1");
+  EXPECT_EQ(form(a + b + "y = add(a, b) -> y"), "0 2 2 1");
+}
+
+TEST(FusedGemm, ResultInTheResidualsMemory) {
+  for (const char* text :
+       {"a = linear(x: f32[9, 40], w: panels f32[70, 40]); y = add(r: f32[9, 70], a) -> y",
+        "a = linear(x: f32[9, 40], w: panels f32[70, 40]); b = add(r: f32[9, 70], a); "
+        "y = relu(b) -> y"}) {
+    const FusedCase fused(text, 2);
+    const std::vector<RefTensor> inputs = random_inputs(fused, 7, 2);
+    FusedRun in_place(fused, inputs);
+    in_place.share(0, 2);
+    expect_same(in_place.fused(), FusedRun(fused, inputs).by_parts());
+  }
 }
 
 // --- what can't be one step ---
@@ -225,6 +390,18 @@ TEST(Fused, SaysWhyNot) {
             "matmul (part 1) does not work row by row");
   EXPECT_EQ(why("a = neg(x: f32[2, 3]); y = cat(a, a, dim=0) -> y"),
             "cat (part 1) is not in the last dimension");
+  EXPECT_EQ(why("y = linear(x: f32[2, 3], w: f32[4, 3]) -> y"),
+            "linear (part 0) has a weight that does not lie in panels");
+  EXPECT_EQ(why("a = linear(x: f32[2, 3], w: panels f32[4, 3]); "
+                "y = linear(a, v: panels f32[5, 4]) -> y"),
+            "linear (part 1) reads what another linear gives");
+  EXPECT_EQ(why("a = linear(x: f32[2, 3], w: panels f32[4, 3]); "
+                "y = linear(z: f32[2, 3], v: panels f32[4, 3]) -> a, y"),
+            "linear (part 1) reads another x than linear (part 0)");
+  EXPECT_EQ(why("n = softmax(x: f32[2, 3], dim=-1); a = linear(n, w: panels f32[4, 3]); "
+                "y = softmax(a, dim=-1) -> y"),
+            "softmax (part 2) must follow the gemm, and softmax (part 0) go before it: "
+            "three stages");
 }
 
 TEST(Fused, RefusesSpecsOutOfOrder) {
@@ -234,8 +411,6 @@ TEST(Fused, RefusesSpecsOutOfOrder) {
   fused = FusedCase("a = neg(x: f32[2, 3]); b = exp(a); y = neg(b) -> y");
   fused.spec.parts[1].results = fused.spec.parts[0].results;
   EXPECT_EQ(why_not_fused(fused.spec), "exp (part 1) writes what another part has written");
-  fused = FusedCase("a = neg(x: f32[2, 3]); y = neg(x); -> y");
-  EXPECT_EQ(why_not_fused(fused.spec), "neg (part 0) writes scratch that nothing reads");
 }
 
 }  // namespace
