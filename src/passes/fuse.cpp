@@ -87,6 +87,7 @@ class Fuser {
     return is_op(node, "linear") && find_input(graph_, node.inputs[1]) != nullptr;
   }
 
+  const Node& at(NodeId node) const { return graph_.nodes[static_cast<size_t>(node)]; }
   Group& group(int index) { return groups_[static_cast<size_t>(index)]; }
 
   bool join(int index, NodeId node) {
@@ -98,13 +99,12 @@ class Fuser {
   }
 
   void start(NodeId node, bool gemm) {
-    const Node& n = graph_.nodes[static_cast<size_t>(node)];
     group_of_[static_cast<size_t>(node)] = static_cast<int>(groups_.size());
-    groups_.push_back({gemm, row_count(graph_.type(n.outputs[0])), {node}});
+    groups_.push_back({gemm, row_count(graph_.type(at(node).outputs[0])), {node}});
   }
 
   void add_gemm(NodeId node) {
-    const ValueId x = graph_.nodes[static_cast<size_t>(node)].inputs[0];
+    const ValueId x = at(node).inputs[0];
     const auto [entry, is_new] = gemms_.emplace(x, static_cast<int>(groups_.size()));
     if (is_new || !join(entry->second, node)) {
       entry->second = static_cast<int>(groups_.size());
@@ -112,42 +112,56 @@ class Fuser {
     }
   }
 
-  // The groups that make operands of a row operator, the one that is made last first. Views are
-  // looked through where they leave rows as they are.
-  std::vector<int> groups_before(const Node& node) const {
+  // A group that makes operands of a node, and the views through which the node sees them.
+  struct Before {
+    NodeId maker = -1;  // the last
+    int group = -1;
+    std::vector<NodeId> views;
+  };
+
+  // Of a row operator, the group that makes an operand last first. Views are looked through where
+  // they leave rows as they are.
+  std::vector<Before> groups_before(const Node& node) const {
     const TensorType& type = graph_.type(node.outputs[0]);
-    std::vector<NodeId> makers;
-    for (ValueId id : node.inputs) {
+    std::vector<Before> found;
+    for (const ValueId id : node.inputs) {
       if (id == kNoValue || row_count(graph_.type(id)) != row_count(type)) continue;
-      NodeId maker = producers_[static_cast<size_t>(id)];
-      bool seen_through = false;
-      while (maker >= 0 && keeps_rows(graph_, graph_.nodes[static_cast<size_t>(maker)])) {
-        maker = producers_[static_cast<size_t>(graph_.nodes[static_cast<size_t>(maker)].inputs[0])];
-        seen_through = true;
+      Before before{.maker = producers_[static_cast<size_t>(id)], .group = -1, .views = {}};
+      while (before.maker >= 0 && keeps_rows(graph_, at(before.maker))) {
+        before.views.push_back(before.maker);
+        before.maker = producers_[static_cast<size_t>(at(before.maker).inputs[0])];
       }
-      if (maker < 0) continue;
-      const int index = group_of_[static_cast<size_t>(maker)];
-      if (index < 0 || (seen_through && groups_[static_cast<size_t>(index)].gemm)) continue;
-      makers.push_back(maker);
+      if (before.maker < 0) continue;
+      before.group = group_of_[static_cast<size_t>(before.maker)];
+      if (before.group < 0) continue;
+      const Group& g = groups_[static_cast<size_t>(before.group)];
+      if (g.rows != row_count(type) || (g.gemm && !before.views.empty())) continue;
+      const auto known = std::find_if(found.begin(), found.end(), [&](const Before& other) {
+        return other.group == before.group;
+      });
+      if (known == found.end()) {
+        found.push_back(std::move(before));
+        continue;
+      }
+      known->maker = std::max(known->maker, before.maker);
+      known->views.insert(known->views.end(), before.views.begin(), before.views.end());
     }
-    std::sort(makers.rbegin(), makers.rend());
-    std::vector<int> found;
-    for (const NodeId maker : makers) {
-      const int index = group_of_[static_cast<size_t>(maker)];
-      if (groups_[static_cast<size_t>(index)].rows == row_count(type) &&
-          std::find(found.begin(), found.end(), index) == found.end())
-        found.push_back(index);
-    }
+    std::sort(found.begin(), found.end(),
+              [](const Before& a, const Before& b) { return a.maker > b.maker; });
     return found;
   }
 
   void add_row_op(NodeId node) {
     int joined = -1;
-    for (const int index : groups_before(graph_.nodes[static_cast<size_t>(node)])) {
+    for (Before& before : groups_before(at(node))) {
+      // From the group to the node: a view stands after what it sees.
+      std::sort(before.views.begin(), before.views.end());
+      for (const NodeId view : before.views)
+        clusters_.join(group(before.group).members.front(), view);
       if (joined < 0) {
-        if (join(index, node)) joined = index;
-      } else if (!group(joined).gemm && !group(index).gemm) {
-        unite(joined, index);
+        if (join(before.group, node)) joined = before.group;
+      } else if (!group(joined).gemm && !group(before.group).gemm) {
+        unite(joined, before.group);
       }
     }
     if (joined < 0) start(node, false);
@@ -167,7 +181,7 @@ class Fuser {
   std::string name_of(const Group& g) const {
     std::vector<std::pair<std::string, int>> names;
     for (const NodeId member : g.members) {
-      const std::string name = graph_.nodes[static_cast<size_t>(member)].op->name;
+      const std::string name = at(member).op->name;
       const auto known = std::find_if(names.begin(), names.end(),
                                       [&](const auto& entry) { return entry.first == name; });
       if (known == names.end())

@@ -159,13 +159,13 @@ TEST(CheckManifest, PartsOfFusedSteps) {
   });
   expect_fused_refused("a part writes to results and scratch alone",
                        [](Step& s) { s.parts[1].results[0].space = Space::kStepOperand; });
-  expect_fused_refused("reaches to byte 1024 of 256", [](Step& s) {
+  expect_fused_refused("reaches to byte 1072 of 256", [](Step& s) {
     s.parts[1].operands[0].strides = {4 * kOut, 5};
   });
   expect_fused_refused("starts at byte -4",
                        [](Step& s) { s.parts[1].operands[0].offset_bytes = -4; });
   expect_fused_refused("another dtype than its step",
-                       [](Step& s) { s.operands[2].type.dtype = DType::kI32; });
+                       [](Step& s) { s.parts[1].operands[1].type.dtype = DType::kI32; });
   expect_fused_refused("panels can only be read as a whole",
                        [](Step& s) { s.parts[0].operands[1].type.shape[0] = 5; });
   expect_fused_refused("which no part before wrote",
