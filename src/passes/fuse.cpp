@@ -27,13 +27,25 @@ int64_t row_count(const TensorType& type) {
 
 bool is_last(int64_t dim, const TensorType& type) { return dim == -1 || dim == type.ndim() - 1; }
 
-// A view whose rows are rows of its operand, or parts of them.
+// The dimensions but the last stay in their order; those of one row may stand anywhere.
+bool keeps_order(const std::vector<int64_t>& dims, const Shape& shape) {
+  int64_t before = -1;
+  for (int64_t dim : dims) {
+    if (dim < 0) dim += std::ssize(shape);
+    if (shape[static_cast<size_t>(dim)] == 1) continue;
+    if (dim < before) return false;
+    before = dim;
+  }
+  return true;
+}
+
+// A view whose rows are rows of its operand, or parts of them, in the same order.
 bool keeps_rows(const Graph& graph, const Node& node) {
   if (node.op->view == nullptr || node.inputs.empty() || node.inputs[0] == kNoValue) return false;
   const TensorType& from = graph.type(node.inputs[0]);
   const TensorType& to = graph.type(node.outputs[0]);
   if (row_count(from) != row_count(to)) return false;
-  if (is_op(node, "permute")) return is_last(node.attrs.integers("dims").back(), from);
+  if (is_op(node, "permute")) return keeps_order(node.attrs.integers("dims"), from.shape);
   return is_op(node, "slice") ? is_last(node.attrs.integer("dim"), from)
                               : row_size(from) == row_size(to);
 }
@@ -135,7 +147,11 @@ class Fuser {
       before.group = group_of_[static_cast<size_t>(before.maker)];
       if (before.group < 0) continue;
       const Group& g = groups_[static_cast<size_t>(before.group)];
-      if (g.rows != row_count(type) || (g.gemm && !before.views.empty())) continue;
+      // Behind a gemm come whole rows of its result.
+      if (g.rows != row_count(type) ||
+          (g.gemm &&
+           row_size(graph_.type(id)) != row_size(graph_.type(at(before.maker).outputs[0]))))
+        continue;
       const auto known = std::find_if(found.begin(), found.end(), [&](const Before& other) {
         return other.group == before.group;
       });

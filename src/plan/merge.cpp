@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <map>
 
-#include "base/check.h"
+#include "ops/exchange.h"
 
 namespace shardwright::plan {
 namespace {
@@ -115,6 +115,7 @@ class Merger {
          pef::WhyNotFused why_not_fused)
       : graph_(graph), pieces_(pieces), why_not_fused_(why_not_fused), merged_(graph.steps.size()) {
     find_touches();
+    for (const Step& step : graph.steps[0]) is_exchange_.push_back(step.op == ops::exchange.name);
   }
 
   std::vector<GroupPlan> run(size_t n_groups) {
@@ -130,15 +131,25 @@ class Merger {
       else
         keep(begin);
     }
+    for (size_t g = 0; g < groups_.size(); ++g)
+      if (groups_[g].steps > 1 && groups_[g].why_not.empty())
+        groups_[g].why_not = what_divides(static_cast<int>(g));
     graph_.steps = std::move(merged_);
     graph_.groups.clear();
-    for (GroupPlan& group : groups_)
-      if (group.steps > 1 && group.why_not.empty())
-        group.why_not = "other steps must run between its parts";
     return std::move(groups_);
   }
 
  private:
+  // What stands between the steps of a group.
+  std::string what_divides(int group) const {
+    const auto first = std::find(graph_.groups.begin(), graph_.groups.end(), group);
+    const auto last = std::find(graph_.groups.rbegin(), graph_.groups.rend(), group).base();
+    for (auto step = first; step != last; ++step)
+      if (const auto i = static_cast<size_t>(step - graph_.groups.begin()); is_exchange_[i])
+        return "a transfer between chips divides it";
+    return "steps that are not in it must run between its parts";
+  }
+
   struct Touches {
     size_t first = SIZE_MAX;
     size_t last = 0;
@@ -217,7 +228,8 @@ class Merger {
   GraphPlan& graph_;
   const std::vector<const std::vector<pef::Piece>*>& pieces_;
   const pef::WhyNotFused why_not_fused_;
-  std::vector<Touches> touches_;  // of each storage
+  std::vector<Touches> touches_;   // of each storage
+  std::vector<bool> is_exchange_;  // of each step
   std::vector<std::vector<Step>> merged_;
   std::vector<GroupPlan> groups_;
 };

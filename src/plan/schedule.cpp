@@ -40,7 +40,8 @@ void bring_groups_together(std::vector<ir::Graph>& chips) {
   if (chips[0].groups.empty()) return;
   const std::vector<int> groups = groups_of(chips[0]);
   ir::Clusters clusters(chips[0]);
-  // Of each group, a node of each part that it is divided into, the last part first.
+  // Of each group, a node of each part that it is divided into, in their order: a node goes into
+  // the first part that takes it, so that what a transfer does not separate runs together.
   std::vector<std::vector<ir::NodeId>> parts(chips[0].groups.size());
   for (size_t n = 0; n < groups.size(); ++n) {
     if (groups[n] < 0) continue;
@@ -48,7 +49,7 @@ void bring_groups_together(std::vector<ir::Graph>& chips) {
     std::vector<ir::NodeId>& mine = parts[static_cast<size_t>(groups[n])];
     if (std::none_of(mine.begin(), mine.end(),
                      [&](ir::NodeId part) { return clusters.join(part, node); }))
-      mine.insert(mine.begin(), node);
+      mine.push_back(node);
   }
   const std::vector<ir::NodeId> order = clusters.order();
   for (ir::Graph& graph : chips) {
