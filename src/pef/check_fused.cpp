@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "pef/check.h"
 #include "pef/check_step.h"
-#include "pef/owners.h"
+#include "pef/writers.h"
 
 namespace shardwright::pef {
 namespace {
@@ -42,29 +42,46 @@ class Parts {
     if (!part.parts.empty() || !part.scratch_bytes.empty() || part.is_fused())
       broken("a part of a step has parts");
     check_operator(part);
+    std::vector<ops::Layout> layouts;
     for (const Buffer& buffer : part.operands) {
-      if (buffer.space == Space::kNone) continue;
-      const Range range = inside(buffer, false);
-      if (buffer.space != Space::kStepOperand &&
-          !owners_[{buffer.space, buffer.index}].whole(range))
+      layouts.push_back(ops::Layout::kStrided);
+      if (buffer.space == Space::kNone) {
+        byte_range(buffer);
+        continue;
+      }
+      const Range range = inside(buffer);
+      if (buffer.space == Space::kStepOperand)
+        layouts.back() = layout_of(step_.operands[static_cast<size_t>(buffer.index)], pieces_);
+      else if (!range.empty() &&
+               (buffer.written_by < 0 || writers_[{buffer.space, buffer.index}].writer(range) !=
+                                             std::optional(buffer.written_by)))
         broken(
-            fmt::format("it reads bytes {} to {} of a value of the step, which no part before "
-                        "wrote as a whole",
-                        range.begin, range.end));
+            fmt::format("it reads bytes {} to {} of a value of its step as those of part {}, "
+                        "which did not write them",
+                        range.begin, range.end, buffer.written_by));
     }
-    for (const Buffer& buffer : part.results) {
-      if (buffer.space != Space::kStepResult && buffer.space != Space::kStepScratch)
-        broken("a part writes to results and scratch alone");
-      const Range range = inside(buffer, true);
-      Owners& owners = owners_[{buffer.space, buffer.index}];
-      if (!owners.none(range)) broken("two parts write the same bytes");
-      owners.write(range, index);
-    }
+    for (const Buffer& buffer : part.results) write(buffer, index);
+    check_strides(part, layouts);
     check_rule(part);
   }
 
+  void write(const Buffer& buffer, int part) {
+    if (buffer.space != Space::kStepResult && buffer.space != Space::kStepScratch)
+      broken("a part writes to results and scratch alone");
+    const Range range = inside(buffer);
+    if (buffer.space == Space::kStepResult) {
+      const Buffer& result = step_.results[static_cast<size_t>(buffer.index)];
+      if (buffer.offset_bytes != 0 || buffer.type != result.type ||
+          buffer.strides != result.strides)
+        broken(fmt::format("it writes another tensor than result {} of its step", buffer.index));
+    }
+    Writers& writers = writers_[{buffer.space, buffer.index}];
+    if (writers.writer(range) != std::optional(-1)) broken("two parts write the same bytes");
+    writers.write(range, part);
+  }
+
   // Its bytes, from the first of that operand, result or scratch value.
-  Range inside(const Buffer& buffer, bool written) const {
+  Range inside(const Buffer& buffer) const {
     const auto known = [&](size_t count) {
       if (buffer.index < 0 || static_cast<size_t>(buffer.index) >= count)
         broken(fmt::format("buffer {} of {} does not exist", buffer.index, count));
@@ -80,10 +97,8 @@ class Parts {
       case Space::kStepOperand: {
         const Buffer& whole = outside(step_.operands);
         size = byte_range(whole).size();
-        const bool panels =
-            whole.space == Space::kParameter &&
-            pieces_[static_cast<size_t>(whole.index)].layout == ops::Layout::kPanels;
-        if (panels && (buffer.offset_bytes != 0 || buffer.type.shape != whole.type.shape))
+        if (layout_of(whole, pieces_) == ops::Layout::kPanels &&
+            (buffer.offset_bytes != 0 || buffer.type.shape != whole.type.shape))
           broken("panels can only be read as a whole");
         break;
       }
@@ -97,18 +112,18 @@ class Parts {
         broken("a part of a step lies in its operands, results and scratch");
     }
     const Range range = byte_range(buffer);
-    check_inside(buffer, range, size, written);
+    check_inside(buffer, range, size);
     return range;
   }
 
   void check_written(Space space, size_t index, int64_t bytes, const char* what) {
-    if (!owners_[{space, static_cast<int>(index)}].whole({0, bytes}))
+    if (bytes > 0 && writers_[{space, static_cast<int>(index)}].writer({0, bytes}).value_or(-1) < 0)
       broken(fmt::format("no part writes all of {} {}", what, index));
   }
 
   const Step& step_;
   const std::vector<Piece>& pieces_;
-  std::map<std::pair<Space, int>, Owners> owners_;  // offsets from the first byte of each
+  std::map<std::pair<Space, int>, Writers> writers_;  // offsets from the first byte of each
 };
 
 }  // namespace

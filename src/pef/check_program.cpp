@@ -9,7 +9,7 @@
 #include "ops/exchange.h"
 #include "pef/check.h"
 #include "pef/check_step.h"
-#include "pef/owners.h"
+#include "pef/writers.h"
 
 namespace shardwright::pef {
 namespace {
@@ -26,6 +26,13 @@ struct Access {
     return space == other.space && index == other.index && overlap(range, other.range);
   }
 };
+
+bool overlap_any(const std::vector<Access>& some, const std::vector<Access>& others) {
+  return std::any_of(some.begin(), some.end(), [&](const Access& one) {
+    return std::any_of(others.begin(), others.end(),
+                       [&](const Access& other) { return one.overlaps(other); });
+  });
+}
 
 class Walk {
  public:
@@ -57,33 +64,64 @@ class Walk {
  private:
   void check_step(const Step& step, int index) {
     const bool exchange = step.op == ops::exchange.name;
-    if (!step.is_fused()) {
-      if (!step.parts.empty() || !step.scratch_bytes.empty())
-        broken("only fused steps have parts and scratch");
-      if (exchange)
-        check_arguments(ops::exchange, step);
-      else
-        check_operator(step);
-    }
+    if (exchange)
+      check_arguments(ops::exchange, step);
+    else if (!step.is_fused())
+      check_operator(step);
+    if (!step.is_fused() && (!step.parts.empty() || !step.scratch_bytes.empty()))
+      broken("only fused steps have parts and scratch");
     std::vector<Access> reads;
     std::vector<Access> writes;
     for (const Buffer& buffer : step.operands) reads.push_back(access(buffer, false));
     for (const Buffer& buffer : step.results) writes.push_back(access(buffer, true));
-    if (step.is_fused()) check_parts(step, chip_.pieces, why_not_fused_);
-    for (const Access& read : reads)
-      if ((read.space == Space::kArena || read.space == Space::kOutput) &&
-          !owners_[{read.space, read.index}].whole(read.range))
-        broken(fmt::format("it reads bytes {} to {} of {}, which no step before wrote as a whole",
-                           read.range.begin, read.range.end,
-                           read.space == Space::kArena ? "the arena" : "an output"));
+    for (size_t r = 0; r < reads.size(); ++r) check_writer(step.operands[r], reads[r]);
+    if (step.is_fused())
+      check_parts(step, chip_.pieces, why_not_fused_);
+    else
+      check_strides(step, layouts_of(step));
     check_sharing(step, reads, writes);
     check_barrier(step, reads, writes);
     for (const Access& write : writes)
-      owners_[{write.space, write.index}].write(write.range, index);
-    if (exchange)
+      writers_[{write.space, write.index}].write(write.range, index);
+    if (exchange) {
       check_exchange(step);
-    else if (!step.is_fused())
+      check_meeting(step, index, reads, writes);
+    } else if (!step.is_fused()) {
       check_rule(step);
+    }
+  }
+
+  std::vector<ops::Layout> layouts_of(const Step& step) const {
+    std::vector<ops::Layout> layouts;
+    for (const Buffer& buffer : step.operands) layouts.push_back(layout_of(buffer, chip_.pieces));
+    return layouts;
+  }
+
+  // What is read is what the step made that the plan had in mind: nothing has overwritten it.
+  void check_writer(const Buffer& buffer, const Access& read) const {
+    if (read.range.empty()) return;
+    const auto memory = writers_.find({read.space, read.index});
+    const std::optional<int> writer =
+        memory == writers_.end() ? -1 : memory->second.writer(read.range);
+    const bool needs_writer = read.space == Space::kArena || read.space == Space::kOutput;
+    if (writer == buffer.written_by && (writer != -1 || !needs_writer)) return;
+    const auto name = [](int step) { return step < 0 ? "no step" : fmt::format("step {}", step); };
+    broken(fmt::format("it reads bytes {} to {} of {} as those of {}, but {} wrote them last",
+                       read.range.begin, read.range.end, name_of(read.space),
+                       name(buffer.written_by), writer ? name(*writer) : "more than one step"));
+  }
+
+  static const char* name_of(Space space) {
+    switch (space) {
+      case Space::kArena:
+        return "the arena";
+      case Space::kParameter:
+        return "a parameter";
+      case Space::kInput:
+        return "an input";
+      default:
+        return "an output";
+    }
   }
 
   // Where a buffer lies; throws unless all of it is inside its memory.
@@ -130,7 +168,7 @@ class Walk {
       default:
         broken("only parts of a fused step lie in its operands, results and scratch");
     }
-    check_inside(buffer, range, size, written);
+    check_inside(buffer, range, size);
     return {buffer.space, buffer.space == Space::kArena ? 0 : buffer.index, range};
   }
 
@@ -151,13 +189,7 @@ class Walk {
       reads_.clear();
       writes_.clear();
     }
-    const auto meets = [](const std::vector<Access>& a, const std::vector<Access>& b) {
-      return std::any_of(a.begin(), a.end(), [&](const Access& one) {
-        return std::any_of(b.begin(), b.end(),
-                           [&](const Access& other) { return one.overlaps(other); });
-      });
-    };
-    if (meets(reads, writes_) || meets(writes, writes_) || meets(writes, reads_))
+    if (overlap_any(reads, writes_) || overlap_any(writes, writes_) || overlap_any(writes, reads_))
       broken("it needs a barrier before it");
     reads_.insert(reads_.end(), reads.begin(), reads.end());
     writes_.insert(writes_.end(), writes.begin(), writes.end());
@@ -173,9 +205,29 @@ class Walk {
         target.type.shape != exchange.to_shape(chip_index_) ||
         source.type.dtype != target.type.dtype)
       broken("it goes from " + to_string(source.type) + " to " + to_string(target.type));
+    int64_t bytes = 0;
     for (const Buffer* buffer : {&source, &target})
-      if (buffer->type.count() > 0 && !is_contiguous(buffer->type.shape, buffer->strides))
-        broken("its buffers are not contiguous");
+      if (buffer->space == Space::kArena) bytes += buffer->type.bytes();
+    if (bytes > chip_.transfer_bytes)
+      broken(fmt::format("it needs {} bytes for transfers, the chip states {}", bytes,
+                         chip_.transfer_bytes));
+  }
+
+  // Exchanges that meet together read and write at the same time.
+  void check_meeting(const Step& step, int index, const std::vector<Access>& reads,
+                     const std::vector<Access>& writes) {
+    if (!ops::exchange_of(step.attrs).with_previous) {
+      meeting_reads_.clear();
+      meeting_writes_.clear();
+    } else if (index == 0 ||
+               program_.steps[static_cast<size_t>(index) - 1].op != ops::exchange.name) {
+      broken("it meets together with the exchange before it, but there is none");
+    }
+    if (overlap_any(reads, meeting_writes_) || overlap_any(writes, meeting_writes_) ||
+        overlap_any(writes, meeting_reads_))
+      broken("it meets together with an exchange that uses the same memory");
+    meeting_reads_.insert(meeting_reads_.end(), reads.begin(), reads.end());
+    meeting_writes_.insert(meeting_writes_.end(), writes.begin(), writes.end());
   }
 
   const Plan& plan_;
@@ -185,9 +237,11 @@ class Walk {
   const GraphSignature& signature_;
   const Program& program_;
   const std::vector<Tensor>& tensors_;
-  std::map<std::pair<Space, int>, Owners> owners_;
-  std::vector<Access> reads_;   // since the last barrier
-  std::vector<Access> writes_;  // the same
+  std::map<std::pair<Space, int>, Writers> writers_;
+  std::vector<Access> reads_;          // since the last barrier
+  std::vector<Access> writes_;         // the same
+  std::vector<Access> meeting_reads_;  // of exchanges that meet together
+  std::vector<Access> meeting_writes_;
   int64_t arena_end_ = 0;
 };
 

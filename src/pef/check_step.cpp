@@ -42,6 +42,22 @@ bool kind_fits(ops::Argument::Kind kind, const ops::Attr& attr) {
   }
 }
 
+// From the smallest stride up, each is longer than all that lies within it.
+bool elements_are_apart(const Buffer& buffer) {
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (size_t d = 0; d < buffer.strides.size(); ++d) {
+    if (buffer.type.shape[d] == 0) return true;
+    if (buffer.type.shape[d] > 1) dims.emplace_back(buffer.strides[d], buffer.type.shape[d]);
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t last = 0;  // element; byte_range has shown that 64 bits hold it
+  for (const auto& [stride, size] : dims) {
+    if (stride <= last) return false;
+    last += stride * (size - 1);
+  }
+  return true;
+}
+
 }  // namespace
 
 void broken(const std::string& message) { throw Error(ErrorCode::kBrokenFile, message); }
@@ -100,14 +116,36 @@ void check_rule(const Step& step) {
                          to_string(types[i])));
 }
 
-void check_inside(const Buffer& buffer, const Range& range, int64_t size_bytes, bool written) {
+void check_inside(const Buffer& buffer, const Range& range, int64_t size_bytes) {
   if (range.end > size_bytes || (range.empty() && buffer.offset_bytes > size_bytes))
     broken(fmt::format("a buffer reaches to byte {} of {}", range.end, size_bytes));
   if (buffer.offset_bytes % dtype_bytes(buffer.type.dtype) != 0)
     broken(fmt::format("a buffer starts at byte {}", buffer.offset_bytes));
-  if (!written) return;
-  for (size_t d = 0; d < buffer.strides.size(); ++d)
-    if (buffer.strides[d] == 0 && buffer.type.shape[d] > 1) broken("a result has a stride of 0");
+}
+
+void check_strides(const Step& step, const std::vector<ops::Layout>& layouts) {
+  const ops::OpDef& op = *ops::find_op(step.op);
+  const auto wrong = [](const char* what, size_t i, const Buffer& buffer) {
+    broken(fmt::format("{} {} of shape {} has strides {}", what, i, to_string(buffer.type.shape),
+                       to_string(buffer.strides)));
+  };
+  for (size_t i = 0; i < step.operands.size(); ++i) {
+    const Buffer& buffer = step.operands[i];
+    if (layouts[i] == ops::Layout::kPanels) {
+      if (op.panel_operand != static_cast<int>(i) && !(op.panels_readable && i == 0))
+        broken(fmt::format("operand {} lies in panels", i));
+    } else if (!ops::accepts(op.operand_strides, buffer.type.shape, buffer.strides)) {
+      wrong("operand", i, buffer);
+    }
+  }
+  for (size_t i = 0; i < step.results.size(); ++i) {
+    const Buffer& buffer = step.results[i];
+    if (!ops::accepts(op.result_strides, buffer.type.shape, buffer.strides))
+      wrong("result", i, buffer);
+    if (!elements_are_apart(buffer))
+      broken(fmt::format("elements of result {} of shape {} with strides {} share memory", i,
+                         to_string(buffer.type.shape), to_string(buffer.strides)));
+  }
 }
 
 }  // namespace shardwright::pef

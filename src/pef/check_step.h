@@ -18,7 +18,10 @@ void check_operator(const Step& step);
 // shapes (byte_range).
 void check_rule(const Step& step);
 // The buffer, which covers `range` of a memory of `size_bytes`, is inside it and aligned to its
-// elements; a written one has each element once.
-void check_inside(const Buffer& buffer, const Range& range, int64_t size_bytes, bool written);
+// elements.
+void check_inside(const Buffer& buffer, const Range& range, int64_t size_bytes);
+// The kernel takes operands and results that lie like this (`layouts` of the operands): it would
+// read or write elsewhere otherwise.
+void check_strides(const Step& step, const std::vector<ops::Layout>& layouts);
 
 }  // namespace shardwright::pef

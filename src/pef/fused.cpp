@@ -31,9 +31,7 @@ ops::FusedValue value_of(const Buffer& buffer, const Step& step, const std::vect
       .spec = {
           .present = buffer.space != Space::kNone, .type = buffer.type, .strides = buffer.strides}};
   if (value.where != Where::kOperand) return value;
-  const Buffer& outside = step.operands[static_cast<size_t>(buffer.index)];
-  if (outside.space == Space::kParameter)
-    value.spec.layout = pieces[static_cast<size_t>(outside.index)].layout;
+  value.spec.layout = layout_of(step.operands[static_cast<size_t>(buffer.index)], pieces);
   return value;
 }
 
@@ -53,6 +51,11 @@ bool works_in_place(const std::string& name, size_t operand, size_t result) {
 }
 
 }  // namespace
+
+ops::Layout layout_of(const Buffer& buffer, const std::vector<Piece>& pieces) {
+  return buffer.space == Space::kParameter ? pieces[static_cast<size_t>(buffer.index)].layout
+                                           : ops::Layout::kStrided;
+}
 
 bool may_share(const Step& step, size_t operand, size_t result) {
   if (!same_elements(step.operands[operand], step.results[result])) return false;

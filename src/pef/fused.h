@@ -13,6 +13,9 @@ using WhyNotFused = std::string (*)(const ops::FusedSpec&);
 // results are left out: there is nothing to compute.
 ops::FusedSpec fused_spec(const Step& step, const std::vector<Piece>& pieces, int n_threads);
 
+// How a buffer of a step (not of a part) lies in memory.
+ops::Layout layout_of(const Buffer& buffer, const std::vector<Piece>& pieces);
+
 // Whether result `result` of the step may lie in the memory of operand `operand`: both are the same
 // elements, and the operator that makes the result works in place. In a fused step, whose parts may
 // run block by block, one part alone reads the operand, and from it to the result every value is

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/check.h"
 #include "ops/exchange.h"
 
 namespace shardwright::plan {
@@ -13,8 +14,10 @@ using pef::Buffer;
 using pef::Space;
 using pef::Step;
 
-bool contains(const Range& outer, const Range& inner) {
-  return outer.begin <= inner.begin && inner.end <= outer.end;
+bool contains(const Buffer& outer, const Buffer& inner) {
+  const Range x = pef::byte_range(outer), y = pef::byte_range(inner);
+  return outer.space == inner.space && outer.index == inner.index && x.begin <= y.begin &&
+         y.end <= x.end;
 }
 
 bool overlap(const Buffer& a, const Buffer& b) {
@@ -24,15 +27,17 @@ bool overlap(const Buffer& a, const Buffer& b) {
 
 bool equal(const Buffer& a, const Buffer& b) {
   return a.space == b.space && a.index == b.index && a.offset_bytes == b.offset_bytes &&
-         a.type == b.type && a.strides == b.strides;
+         a.type == b.type && a.strides == b.strides && a.written_by == b.written_by;
 }
 
 // Builds the fused step of one chip, part after part.
 class Fuser {
  public:
-  // `inside[storage]`: no step but the parts touches it.
-  Fuser(const std::vector<Storage>& storages, const std::vector<bool>& inside, size_t chip)
-      : storages_(storages), inside_(inside), chip_(chip) {
+  // `inside[storage]`: no step but the parts touches it. `first`: the index of the step that
+  // becomes the first part.
+  Fuser(const std::vector<Storage>& storages, const std::vector<bool>& inside, size_t chip,
+        size_t first)
+      : storages_(storages), inside_(inside), chip_(chip), first_(static_cast<int>(first)) {
     step_.op = pef::kFused;
   }
 
@@ -56,9 +61,9 @@ class Fuser {
   }
 
  private:
-  static Buffer in_step(const Buffer& buffer, Space space, size_t index, int64_t begin_bytes) {
-    return {space, static_cast<int>(index), buffer.offset_bytes - begin_bytes, buffer.type,
-            buffer.strides};
+  Buffer in_step(const Buffer& buffer, Space space, size_t index, int64_t begin_bytes) const {
+    return {space,       static_cast<int>(index), buffer.offset_bytes - begin_bytes,
+            buffer.type, buffer.strides,          std::max(-1, buffer.written_by - first_)};
   }
 
   bool is_inside(const Buffer& buffer) const {
@@ -75,12 +80,11 @@ class Fuser {
   Buffer seen(const Buffer& buffer) {
     if (buffer.space == Space::kNone) return buffer;
     if (is_inside(buffer)) return scratch(buffer);
-    const Range range = pef::byte_range(buffer);
-    for (size_t i = 0; i < step_.results.size() && !range.empty(); ++i) {
-      const Buffer& result = step_.results[i];
-      if (result.space == buffer.space && result.index == buffer.index &&
-          contains(pef::byte_range(result), range))
-        return in_step(buffer, Space::kStepResult, i, result.offset_bytes);
+    if (buffer.written_by >= first_ && buffer.type.count() > 0) {
+      size_t i = 0;
+      while (i < step_.results.size() && !contains(step_.results[i], buffer)) ++i;
+      CHECK(i < step_.results.size(), "a part's result is lost");
+      return in_step(buffer, Space::kStepResult, i, step_.results[i].offset_bytes);
     }
     size_t i = 0;
     while (i < step_.operands.size() && !equal(step_.operands[i], buffer)) ++i;
@@ -97,6 +101,7 @@ class Fuser {
   const std::vector<Storage>& storages_;
   const std::vector<bool>& inside_;
   const size_t chip_;
+  const int first_;
   Step step_;
   std::map<int, size_t> scratch_;  // storage -> scratch value
 };
@@ -134,6 +139,11 @@ class Merger {
     for (size_t g = 0; g < groups_.size(); ++g)
       if (groups_[g].steps > 1 && groups_[g].why_not.empty())
         groups_[g].why_not = what_divides(static_cast<int>(g));
+    for (std::vector<Step>& steps : merged_)
+      for (Step& step : steps)
+        for (Buffer& operand : step.operands)
+          if (operand.written_by >= 0)
+            operand.written_by = became_[static_cast<size_t>(operand.written_by)];
     graph_.steps = std::move(merged_);
     graph_.groups.clear();
     return std::move(groups_);
@@ -176,8 +186,11 @@ class Merger {
   }
 
   void keep(size_t i) {
+    became_.push_back(n_merged());
     for (size_t c = 0; c < merged_.size(); ++c) merged_[c].push_back(std::move(graph_.steps[c][i]));
   }
+
+  int n_merged() const { return static_cast<int>(merged_[0].size()); }
 
   // The steps [begin, end) of all chips as one, or why they can't be one.
   std::string fuse(size_t begin, size_t end, std::vector<Step>& fused) const {
@@ -185,7 +198,7 @@ class Merger {
     for (size_t s = 0; s < inside.size(); ++s)
       inside[s] = touches_[s].everywhere && touches_[s].first >= begin && touches_[s].last < end;
     for (size_t c = 0; c < graph_.steps.size(); ++c) {
-      Fuser fuser(graph_.storages, inside, c);
+      Fuser fuser(graph_.storages, inside, c, begin);
       for (size_t i = begin; i < end; ++i) fuser.add(graph_.steps[c][i]);
       if (fuser.overwrites_what_it_reads()) return "a part overwrites what another reads";
       const ops::FusedSpec spec = pef::fused_spec(fuser.step(), *pieces_[c], 1);
@@ -217,6 +230,7 @@ class Merger {
   }
 
   void put(size_t begin, size_t end, std::vector<Step> fused, GroupPlan& group) {
+    became_.insert(became_.end(), end - begin, n_merged());
     for (size_t c = 0; c < fused.size(); ++c) {
       group.saved_bytes[c] -= traffic_bytes(fused[c]);
       for (size_t i = begin; i < end; ++i)
@@ -231,6 +245,7 @@ class Merger {
   std::vector<Touches> touches_;   // of each storage
   std::vector<bool> is_exchange_;  // of each step
   std::vector<std::vector<Step>> merged_;
+  std::vector<int> became_;  // of each step so far: its place in merged_
   std::vector<GroupPlan> groups_;
 };
 

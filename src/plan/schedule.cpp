@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/check.h"
 #include "ir/clusters.h"
 
 namespace shardwright::plan {
@@ -40,6 +41,10 @@ void bring_groups_together(std::vector<ir::Graph>& chips) {
   if (chips[0].groups.empty()) return;
   const std::vector<int> groups = groups_of(chips[0]);
   ir::Clusters clusters(chips[0]);
+  // Exchanges that meet together stay side by side.
+  for (size_t n = 1; n < chips[0].nodes.size(); ++n)
+    if (chips[0].nodes[n].attrs.boolean("with_previous", false))
+      CHECK(clusters.join(static_cast<ir::NodeId>(n) - 1, static_cast<ir::NodeId>(n)));
   // Of each group, a node of each part that it is divided into, in their order: a node goes into
   // the first part that takes it, so that what a transfer does not separate runs together.
   std::vector<std::vector<ir::NodeId>> parts(chips[0].groups.size());
