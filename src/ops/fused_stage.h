@@ -102,6 +102,10 @@ class FusedStage {
 };
 std::unique_ptr<FusedStage> make_rows_stage(const FusedSpec& spec, RowProgram program,
                                             const std::vector<bool>& is_shared);
+// norm.cpp: rms_norm or layer_norm of x + other, which comes as one operand more, behind the
+// norm's; the sum, rounded as x is, is a second result if it is kept.
+std::unique_ptr<Kernel> make_add_norm_kernel(const KernelSpec& norm, const OperandSpec& other,
+                                             const OperandSpec* kept);
 std::unique_ptr<FusedStage> make_gemm_stage(const FusedSpec& spec, const GemmPlan& plan);
 
 // The part that writes this scratch value or result; -1 if none does.

@@ -37,6 +37,7 @@ const char* const kRowGroups[] = {
     // add + norm, both read later
     "h = add(x: DT[2, 9, 72], r: DT[2, 9, 72]); y = rms_norm(h, w: DT[72], eps=1e-05) -> h, y",
     "*h = add(*x: DT[2, 9, 72], r: DT[2, 9, 72]); *y = layer_norm(h, w: DT[72], b: DT[72]) -> y, h",
+    "h = add(x: DT[9, 150], r: DT[150]); y = rms_norm(h, -, eps=1e-05, weight_plus_one=true) -> y",
     "y = rms_norm(x: DT[40, 300], -, eps=1e-05, round_before_weight=true); z = mul(y, s: DT[300]) "
     "-> z",
     // a tanh gelu written out
