@@ -116,9 +116,14 @@ class Session {
     std::vector<nb::object> keep;
     const std::vector<sw::runtime::ConstArray> arrays = inputs_of(graph, inputs, keep);
     Outputs outputs(graph);
-    {
+    try {
       nb::gil_scoped_release release;
       session_->run(g, arrays, outputs.arrays);
+    } catch (const sw::Error& error) {
+      // A chip that hangs may come back inside a kernel: the arrays of this run are left to it.
+      if (error.code() == sw::ErrorCode::kPeerFailed)
+        (void)new std::pair(std::move(keep), std::move(outputs));
+      throw;
     }
     nb::dict result;
     for (size_t i = 0; i < graph.outputs.size(); ++i)
@@ -269,6 +274,9 @@ std::vector<std::string> arguments_of(const std::string& model, const Json& opti
       for (const auto& item : value)
         text +=
             (text.empty() ? "" : ",") + (item.is_string() ? item.get<std::string>() : item.dump());
+    if (text.empty())
+      throw sw::Error(sw::ErrorCode::kUsage,
+                      fmt::format("{} is empty: give a value, or leave it out", key));
     args.push_back(option + "=" + text);
   }
   return args;

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@
 
 namespace shardwright::cli {
 
+enum class LogLevel : uint8_t { kError, kWarning, kInfo, kDebug };
+
 // What every command shares.
 struct Globals {
   std::string program;
@@ -19,9 +22,16 @@ struct Globals {
   ProgressCallback progress;
   bool json = false;
   bool quiet = false;
-  std::string* json_out = nullptr;  // where the JSON goes instead of standard output
+  std::string log_level = "info";
+  std::string color = "auto";
+  std::string config;
+  std::map<std::string, std::string> origins;  // "--n-chips" -> the variable or line it came from
+  std::string* json_out = nullptr;             // where the JSON goes instead of standard output
 
-  bool show_progress() const { return !quiet && !json && !progress; }
+  // What a user types before the command, in examples.
+  std::string command_line() const { return provider ? "python " + program : program; }
+  LogLevel level() const;
+  bool show_progress() const { return level() >= LogLevel::kInfo && !progress; }
 };
 
 // Ends a command that was asked for JSON.
@@ -36,6 +46,7 @@ void add_measure(CLI::App& app, const Globals& globals, Action& action);
 void add_test(CLI::App& app, const Globals& globals, Action& action);
 void add_inspect(CLI::App& app, const Globals& globals, Action& action);
 void add_verify(CLI::App& app, const Globals& globals, Action& action);
+void add_completion(CLI::App& app, const Globals& globals, Action& action);
 
 // Options of the commands that open a PEF.
 struct PefOptions {
@@ -47,6 +58,7 @@ struct PefOptions {
   // Properties of the PEF that may only be repeated, not changed (requirement C5).
   std::optional<std::string> tensor_parallel;
   std::optional<int64_t> batch_size;
+  std::optional<int64_t> seq;
   bool inference = false;
   std::optional<std::string> precision;
 };

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/inspect.h"
+#include "cli/options.h"
 #include "cli/print.h"
 #include "compiler/compile.h"
 #include "frontend/pt2.h"
@@ -27,12 +28,12 @@ struct Options {
   std::string pef_name;
   std::string output_folder = "out";
   std::vector<std::string> tensor_parallel;
-  bool tensor_parallel_given = false;
+  CLI::Option* tensor_parallel_option = nullptr;
   std::vector<int> n_chips;
-  int tensor_parallel_size = 0;
   int64_t batch_size = 0;
   int64_t seq = 0;
   std::string precision;
+  std::vector<std::string> dims;
   bool inference = false;
   std::string chip_memory;
   std::string until;
@@ -61,9 +62,9 @@ int64_t parse_bytes(const std::string& text) {
 }
 
 shard::Mode mode_of(const Options& o) {
-  if (o.tensor_parallel_size > 0) return shard::Mode::kWeight;
-  if (o.tensor_parallel_given) {
-    if (o.tensor_parallel.empty())
+  if (o.tensor_parallel_option->count() > 0) {
+    // CLI11 stands an empty value for one that is missing
+    if (o.tensor_parallel.empty() || o.tensor_parallel[0].empty())
       throw Error(ErrorCode::kUsage,
                   "--tensor-parallel needs a value: batch (splits the data), weight (splits the "
                   "weights), auto or none");
@@ -103,7 +104,7 @@ void capture_folder(const Options& o, Capture& capture) {
   const int status = std::system(command.c_str());
   if (status == 0) return;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-  if (code == 2 || code == 3)
+  if (code == 2 || code == 3 || code == 5)  // its own errors
     throw Error(static_cast<ErrorCode>(code), "the model could not be captured (see above)");
   throw Error(
       ErrorCode::kUsage,
@@ -113,12 +114,19 @@ void capture_folder(const Options& o, Capture& capture) {
                   o.model));
 }
 
-void find_model(const Options& o, const Globals& globals, Capture& capture) {
+void find_model(const Options& o, const Globals& globals, Progress& progress, Capture& capture) {
+  if (!o.dims.empty() && (globals.provider || fs::is_directory(o.model)))
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("--dim {}: is for a .pt2 file that leaves sizes open; here -b and --seq "
+                    "choose the sizes",
+                    o.dims[0]));
   if (globals.provider) {
     nlohmann::json json = {{"want", "model"}};
     if (o.batch_size > 0) json["batch_size"] = o.batch_size;
     if (o.seq > 0) json["seq"] = o.seq;
     if (!o.precision.empty()) json["precision"] = o.precision;
+    progress.stage("capture", 0, 0);
     capture.path = globals.provider(json.dump());
     capture.temporary = true;
     return;
@@ -128,18 +136,22 @@ void find_model(const Options& o, const Globals& globals, Capture& capture) {
                 fmt::format("{}: there is no such file or folder; give a .pt2 file or a Hugging "
                             "Face folder (config.json + weights)",
                             o.model));
-  if (fs::is_directory(o.model)) return capture_folder(o, capture);
+  if (fs::is_directory(o.model)) {
+    progress.stage("capture", 0, 0);
+    return capture_folder(o, capture);
+  }
   if (o.model.ends_with(".onnx"))
     throw Error(ErrorCode::kUnsupported, o.model +
                                              ": ONNX is not read yet; capture the PyTorch model "
                                              "into a .pt2 file (python -m shardwright.capture)");
-  for (const auto& [given, option] : {std::pair{o.batch_size > 0, "-b"},
+  for (const auto& [given, option] : {std::pair{o.batch_size > 0, "--batch-size"},
                                       {o.seq > 0, "--seq"},
                                       {!o.precision.empty(), "--precision"}})
     if (given)
       throw Error(ErrorCode::kUsage,
-                  fmt::format("{}: a .pt2 file was captured with fixed sizes and precision; leave "
-                              "the option out, or capture again with it",
+                  fmt::format("{}: a .pt2 file has its sizes and precision; leave the option out, "
+                              "or capture again with it (--dim INPUT.DIM=SIZE chooses sizes that "
+                              "the file leaves open)",
                               option));
   capture.path = o.model;
 }
@@ -169,11 +181,6 @@ std::string name_of(const Options& o, const Globals& globals) {
   return stem.empty() ? "model" : stem;
 }
 
-void check_chips(const Options& o) {
-  for (int n : o.n_chips)
-    if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
-}
-
 void print_result(const compiler::CompileResult& result, double seconds) {
   fmt::print("{}", plans_text(result.manifest, result.report_json));
   fmt::print("{}  {}, compiled in {}\n", result.path, bytes_text(result.size_bytes),
@@ -181,16 +188,13 @@ void print_result(const compiler::CompileResult& result, double seconds) {
 }
 
 int compile_model(const Options& o, const Globals& globals) {
-  check_chips(o);
   if (!o.inference)
     throw Error(ErrorCode::kUnsupported,
                 "training is not available yet: add --inference to compile the forward pass");
   compiler::CompileOptions options;
   options.mode = mode_of(o);
   options.model_name = name_of(o, globals);
-  options.n_chips = o.tensor_parallel_size > 0 ? std::vector<int>{o.tensor_parallel_size}
-                    : o.n_chips.empty()        ? std::vector<int>{1}
-                                               : o.n_chips;
+  if (!o.n_chips.empty()) options.n_chips = o.n_chips;
   if (!o.chip_memory.empty()) options.machine.memory_bytes = parse_bytes(o.chip_memory);
   options.until = o.dry_run ? "plan" : o.until;
   options.dump_folder = o.dump;
@@ -199,21 +203,26 @@ int compile_model(const Options& o, const Globals& globals) {
                       {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
                       {"inference", "true"}};
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
-  if (o.batch_size > 0) options.recorded["batch_size"] = fmt::format("{}", o.batch_size);
+  if (o.batch_size > 0) options.recorded["batch-size"] = fmt::format("{}", o.batch_size);
   if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);
+  if (!o.dims.empty()) options.recorded["dim"] = fmt::format("{}", fmt::join(o.dims, ","));
   Progress progress(globals);
   options.progress = [&](const std::string& stage, int64_t done, int64_t total) {
     progress.stage(stage, done, total);
   };
   const auto start = std::chrono::steady_clock::now();
   Capture capture;
-  progress.stage("capture", 0, 0);
-  find_model(o, globals, capture);
+  find_model(o, globals, progress, capture);
   progress.stage("read", 0, 0);
-  ir::Module module = frontend::read_pt2(capture.path);
+  std::vector<frontend::DimChoice> dims;
+  for (const std::string& text : o.dims) dims.push_back(frontend::parse_dim(text));
+  ir::Module module = frontend::read_pt2(capture.path, dims);
   if (options.until.empty()) options.output_path = pef_path(o, options.model_name);
   const compiler::CompileResult result = compiler::compile(std::move(module), options);
   progress.end();
+  for (const auto& stage : result.stages)
+    log(globals, LogLevel::kDebug,
+        fmt::format("{} took {}", stage.stage, seconds_text(stage.seconds)));
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   if (globals.json) {
     nlohmann::ordered_json json = {{"schema_version", 1},
@@ -237,51 +246,69 @@ int compile_model(const Options& o, const Globals& globals) {
   return 0;
 }
 
+void add_stage_options(CLI::App& c, Options& o) {
+  c.add_flag("--dry-run", o.dry_run, "Plan everything, write nothing");
+  one_of(c.add_option("--until", o.until, "Stop after this stage, write nothing"),
+         {"imported", "canonical", "solved", "local", "plan"});
+  c.add_option("--dump", o.dump, "Write the text of every stage into this folder")
+      ->type_name(kFolder);
+  c.add_option("--without", o.without, "Leave a pass out; may be repeated")
+      ->type_name("PASS")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
 }  // namespace
 
 void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("compile", "Compile a model into a PEF");
-  c->footer(globals.provider ? fmt::format("Example:\n  python {}.py compile --inference "
-                                           "--pef-name demo --tensor-parallel weight --n-chips 2",
-                                           globals.program)
-                             : "Example:\n  shardwright compile model.pt2 --inference --pef-name "
-                               "demo --tensor-parallel weight --n-chips 2");
+  c->footer(
+      fmt::format("-tp N and --tensor-parallel-size N are --tensor-parallel weight --n-chips "
+                  "N.\nExample:\n  {} compile {}--inference --pef-name demo "
+                  "--tensor-parallel weight --n-chips 2",
+                  globals.command_line(), globals.provider ? "" : "model.pt2 "));
   if (!globals.provider)
     c->add_option("MODEL", o->model,
                   "A .pt2 file, or a Hugging Face folder (needs the Python package)")
-        ->required();
+        ->required()
+        ->type_name(kFile);
   c->add_option("--pef-name", o->pef_name,
-                "Name of the PEF: FOLDER/NAME/NAME.pef (default: the model's name)");
-  c->add_option("--output-folder", o->output_folder, "FOLDER (default: out)");
-  CLI::Option* tp = c->add_option("--tensor-parallel", o->tensor_parallel,
-                                  "batch: split the data; weight: split the weights; auto: what "
-                                  "the cost model finds fastest; none")
-                        ->expected(0, 1);
-  c->add_option("--n-chips", o->n_chips,
-                "How many chips; a list 1,2,4 makes one PEF with a plan for each (default: 1; "
-                "without --tensor-parallel: batch)")
-      ->delimiter(',');
-  c->add_option("-t,--tensor-parallel-size", o->tensor_parallel_size,
-                "N: the same as --tensor-parallel weight --n-chips N");
-  c->add_option("-b,--batch-size", o->batch_size, "Batch that the model is captured with")
-      ->check(CLI::PositiveNumber);
-  c->add_option("--seq", o->seq, "Sequence length that the model is captured with")
-      ->check(CLI::PositiveNumber);
-  c->add_option("--precision", o->precision, "f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+                "Name of the PEF: FOLDER/NAME/NAME.pef (default: the model's name)")
+      ->type_name("NAME");
+  c->add_option("--output-folder", o->output_folder, "FOLDER (default: out)")->type_name(kFolder);
+  o->tensor_parallel_option =
+      c->add_option("--tensor-parallel", o->tensor_parallel,
+                    "batch: split the data; weight: split the weights; auto: what the cost model "
+                    "finds fastest; none")
+          ->type_name("batch|weight|auto|none")
+          ->expected(0, 1);
+  whole_number(c->add_option("--n-chips", o->n_chips,
+                             "How many chips; a list 1,2,4 makes one PEF with a plan for each "
+                             "(default: 1; without --tensor-parallel: batch)"),
+               1)
+      ->type_name("N,N")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  whole_number(c->add_option("-b,--batch-size", o->batch_size, "Batch to capture the model with"),
+               1);
+  whole_number(c->add_option("--seq", o->seq, "Sequence length to capture the model with"), 1);
+  one_of(c->add_option("--precision", o->precision, "Precision to capture the model with"),
+         {"f32", "bf16"});
+  c->add_option("--dim", o->dims,
+                "A size that a .pt2 file leaves open (exported with dynamic_shapes); may be "
+                "repeated (default: the example's size)")
+      ->delimiter(',')
+      ->type_name("INPUT.DIM=SIZE")
+      ->allow_extra_args(false)
+      ->group(globals.provider ? "" : "Options");
   c->add_flag("--inference", o->inference, "The forward pass alone");
   c->add_option("--chip-memory", o->chip_memory,
-                "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)");
-  c->add_flag("--dry-run", o->dry_run, "Plan everything, write nothing");
-  c->add_option("--until", o->until, "Stop after imported, canonical, solved, local or plan");
-  c->add_option("--dump", o->dump, "Write the text of every stage into this folder");
-  c->add_option("--without", o->without, "Leave a pass out (may be repeated)");
-  c->callback([o, tp, &globals, &action] {
-    o->tensor_parallel_given = tp->count() > 0;
-    o->tensor_parallel.erase(std::remove(o->tensor_parallel.begin(), o->tensor_parallel.end(), ""),
-                             o->tensor_parallel.end());
-    action = [o, &globals] { return compile_model(*o, globals); };
-  });
+                "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)")
+      ->type_name("BYTES");
+  add_stage_options(*c, *o);
+  c->callback(
+      [o, &globals, &action] { action = [o, &globals] { return compile_model(*o, globals); }; });
 }
 
 }  // namespace shardwright::cli

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/inspect.h"
+#include "cli/options.h"
 #include "cli/print.h"
 #include "pef/read.h"
 
@@ -88,7 +89,8 @@ std::string memory_table(const pef::Manifest& manifest, const pef::Plan& plan) {
                     bytes_text(chip.arena_bytes), bytes_text(chip.transfer_bytes),
                     bytes_text(chip.parameter_bytes + chip.arena_bytes)});
   }
-  const int64_t total = std::max<int64_t>(1, total_parameter_bytes(manifest));
+  const int64_t total = total_parameter_bytes(manifest);
+  if (total == 0) return table(rows);
   return table(rows) +
          fmt::format("  all chips hold {} of weights for a model of {}: {:.3f} copies\n",
                      bytes_text(sum), bytes_text(total),
@@ -100,20 +102,23 @@ std::string graph_text(const Json& graph, int n_chips) {
   for (const Json& w : graph.at("weights"))
     weights.add({folded(w.at("name")), to_string(w.at("shape").get<Shape>()), split_text(w)});
   int64_t moved = 0;
+  size_t meetings = 0;
   for (const Json& e : graph.at("exchanges")) {
+    meetings += e.value("with_previous", false) ? 0 : 1;
     exchanges.add({e.at("kind"),
                    fmt::format("{} {}", e.at("dtype").get<std::string>(),
                                to_string(e.at("shape").get<Shape>())),
                    bytes_text(e.at("bytes_moved")), folded(e.at("forced_by"))});
     moved += e.at("bytes_moved").get<int64_t>();
   }
-  std::string text = fmt::format(" graph {}\n{}", graph.at("name").get<std::string>(),
-                                 weights.text({"weight", "shape", "split"}));
+  std::string text = fmt::format(
+      " graph {}\n{}", graph.at("name").get<std::string>(),
+      graph.at("weights").empty() ? "  no weights\n" : weights.text({"weight", "shape", "split"}));
   if (n_chips == 1) return text;
   if (graph.at("exchanges").empty()) return text + "  no transfers between chips\n";
   return text + exchanges.text({"transfer", "of", "received", "forced by"}) +
-         fmt::format("  {} transfers, {} received by all chips together\n",
-                     graph.at("exchanges").size(), bytes_text(moved));
+         fmt::format("  {} transfers in {} meetings of the chips, {} received by all together\n",
+                     graph.at("exchanges").size(), meetings, bytes_text(moved));
 }
 
 int inspect(const std::string& path, int n_chips, const Globals& globals) {
@@ -154,9 +159,12 @@ int inspect(const std::string& path, int n_chips, const Globals& globals) {
 }
 
 int verify(const std::string& path, bool deep, const Globals& globals) {
+  Progress progress(globals);
+  progress.stage("read", 0, 0);
   const auto file = pef::File::open(path);
   pef::check_manifest(file->manifest());
-  if (deep) file->verify_deep();
+  if (deep) progress.stage("hash the weights", 0, 0), file->verify_deep();
+  progress.end();
   if (globals.json)
     emit_json(globals,
               Json{{"schema_version", 1}, {"pef", path}, {"ok", true}, {"deep", deep}}.dump());
@@ -203,10 +211,10 @@ std::string plans_json(const pef::Manifest& manifest, const std::string& report_
 void add_inspect(CLI::App& app, const Globals& globals, Action& action) {
   auto pef = std::make_shared<std::string>();
   CLI::App* c = app.add_subcommand("inspect", "Show what is inside a PEF");
-  c->footer("Example:\n  shardwright inspect out/demo/demo.pef");
-  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required();
+  c->footer(fmt::format("Example:\n  {} inspect out/demo/demo.pef", globals.command_line()));
+  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required()->type_name(kFile);
   auto n_chips = std::make_shared<int>(0);
-  c->add_option("--n-chips", *n_chips, "One plan alone (default: all)");
+  whole_number(c->add_option("--n-chips", *n_chips, "One plan alone (default: all)"), 1);
   c->callback([pef, n_chips, &globals, &action] {
     action = [pef, n_chips, &globals] { return inspect(*pef, *n_chips, globals); };
   });
@@ -216,8 +224,8 @@ void add_verify(CLI::App& app, const Globals& globals, Action& action) {
   auto pef = std::make_shared<std::string>();
   auto deep = std::make_shared<bool>(false);
   CLI::App* c = app.add_subcommand("verify", "Check a PEF");
-  c->footer("Example:\n  shardwright verify out/demo/demo.pef --deep");
-  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required();
+  c->footer(fmt::format("Example:\n  {} verify out/demo/demo.pef --deep", globals.command_line()));
+  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required()->type_name(kFile);
   c->add_flag("--deep", *deep, "Every byte of the weights too");
   c->callback([pef, deep, &globals, &action] {
     action = [pef, deep, &globals] { return verify(*pef, *deep, globals); };

@@ -3,25 +3,45 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/error.h"
+#include "cli/options.h"
 
 namespace shardwright::cli {
 namespace {
 
-void contradict(const std::string& option, const std::string& given, const std::string& has) {
-  throw Error(ErrorCode::kUsage,
-              fmt::format("{} {} contradicts the PEF, which was compiled with {}; leave the option "
-                          "out (run reads it from the PEF), or "
-                          "compile again",
-                          option, given, has));
-}
-
 std::string recorded(const pef::Manifest& manifest, const std::string& option) {
   const auto found = manifest.options.find(option);
   return found == manifest.options.end() ? std::string() : found->second;
+}
+
+// The dtype of most weights, if it is one of --precision.
+std::string precision_of(const pef::Manifest& manifest) {
+  std::map<DType, int64_t> bytes;
+  for (const pef::Tensor& tensor : manifest.tensors)
+    if (!tensor.constant && is_floating(tensor.type.dtype))
+      bytes[tensor.type.dtype] += tensor.type.bytes();
+  const auto most = std::max_element(bytes.begin(), bytes.end(),
+                                     [](auto& a, auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : std::string(dtype_name(most->first));
+}
+
+// Dimension `dim` of the first input: 0 the batch; 1, of token ids, the sequence.
+std::string size_of(const pef::Manifest& manifest, size_t dim) {
+  if (manifest.graphs.empty() || manifest.graphs[0].inputs.empty()) return "";
+  const TensorType& type = manifest.graphs[0].inputs[0].type;
+  if (type.shape.size() <= dim || (dim == 1 && !is_integer(type.dtype))) return "";
+  return fmt::format("{}", type.shape[dim]);
+}
+
+std::string plans_of(const pef::Manifest& manifest) {
+  std::vector<int> n_chips;
+  for (const pef::Plan& plan : manifest.plans) n_chips.push_back(plan.n_chips);
+  return fmt::format("{}", fmt::join(n_chips, ","));
 }
 
 }  // namespace
@@ -30,40 +50,48 @@ void add_pef_options(CLI::App& command, PefOptions& options, const Globals& glob
   CLI::Option* pef = command.add_option(
       "PEF,-p,--pef", options.pef,
       globals.provider ? "The PEF file (default: the newest below out/)" : "The PEF file");
+  pef->type_name(kFile);
   if (!globals.provider) pef->required();
-  command.add_option("--n-chips", options.n_chips, "Which of the PEF's plans (default: its first)");
-  command.add_option("--threads", options.threads,
-                     "Threads a chip (default: allowed CPUs / chips)");
-  command
-      .add_option("--deadline-ms", options.deadline_ms,
-                  "How long a chip waits for another before the run ends")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--graph", options.graph, "Which graph (default: the first)");
+  whole_number(command.add_option("--n-chips", options.n_chips,
+                                  "Which of the PEF's plans (default: its first)"),
+               1);
+  whole_number(command.add_option("--threads", options.threads,
+                                  "Threads a chip (default: allowed CPUs / chips)"),
+               1);
+  whole_number(command.add_option("--deadline-ms", options.deadline_ms,
+                                  "How long a chip waits for another before the run ends"),
+               1);
+  command.add_option("--graph", options.graph, "Which graph (default: the first)")
+      ->type_name("NAME");
   command.add_option("--tensor-parallel", options.tensor_parallel)->group("");
-  command.add_option("-b,--batch-size", options.batch_size)->group("");
+  whole_number(command.add_option("-b,--batch-size", options.batch_size), 1)->group("");
+  whole_number(command.add_option("--seq", options.seq), 1)->group("");
   command.add_option("--precision", options.precision)->group("");
   command.add_flag("--inference", options.inference)->group("");
 }
 
 void check_contradictions(const PefOptions& options, const pef::Manifest& manifest) {
-  if (options.n_chips < 0)
-    throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", options.n_chips));
-  if (options.tensor_parallel) {
-    const std::string mode = recorded(manifest, "tensor-parallel");
-    if (*options.tensor_parallel != mode)
-      contradict("--tensor-parallel", *options.tensor_parallel, "--tensor-parallel " + mode);
-  }
-  if (options.batch_size && !manifest.graphs.empty() && !manifest.graphs[0].inputs.empty()) {
-    const Shape& shape = manifest.graphs[0].inputs[0].type.shape;
-    const int64_t batch = shape.empty() ? 1 : shape[0];
-    if (*options.batch_size != batch)
-      contradict("-b", fmt::format("{}", *options.batch_size), fmt::format("-b {}", batch));
-  }
-  if (options.precision) {
-    const std::string precision = recorded(manifest, "precision");
-    if (!precision.empty() && *options.precision != precision)
-      contradict("--precision", *options.precision, "--precision " + precision);
-  }
+  const auto check = [&](const std::string& option, const std::string& given,
+                         const std::string& has) {
+    if (given.empty() || has.empty() || given == has) return;
+    throw Error(ErrorCode::kUsage,
+                fmt::format("{} {} contradicts the PEF, which was compiled with {} {}; leave the "
+                            "option out (run reads it from the PEF), or compile again",
+                            option, given, option, has));
+  };
+  const auto text = [](const auto& number) {
+    return number ? fmt::format("{}", *number) : std::string();
+  };
+  check("--tensor-parallel", options.tensor_parallel.value_or(""),
+        recorded(manifest, "tensor-parallel"));
+  check("--precision", options.precision.value_or(""), precision_of(manifest));
+  check("--batch-size", text(options.batch_size), size_of(manifest, 0));
+  check("--seq", text(options.seq), size_of(manifest, 1));
+  const bool has_plan =
+      std::any_of(manifest.plans.begin(), manifest.plans.end(),
+                  [&](const pef::Plan& plan) { return plan.n_chips == options.n_chips; });
+  if (options.n_chips > 0 && !has_plan)
+    check("--n-chips", fmt::format("{}", options.n_chips), plans_of(manifest));
 }
 
 std::string pef_of(const PefOptions& options) {
@@ -88,9 +116,11 @@ std::unique_ptr<runtime::Session> load_session(const PefOptions& options) {
   session.n_chips = options.n_chips;
   session.threads_per_chip = options.threads;
   session.deadline_ms = options.deadline_ms;
-  auto loaded = runtime::Session::load(pef_of(options), session);
-  check_contradictions(options, loaded->manifest());
-  return loaded;
+  const std::string path = pef_of(options);
+  if (options.n_chips > 0 || options.tensor_parallel || options.precision || options.batch_size ||
+      options.seq)
+    check_contradictions(options, pef::File::open(path)->manifest());
+  return runtime::Session::load(path, session);
 }
 
 }  // namespace shardwright::cli

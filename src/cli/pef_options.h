@@ -9,7 +9,7 @@
 namespace shardwright::cli {
 
 // Throws Error(kUsage) naming the option that contradicts what the PEF was compiled for
-// (requirement C5).
+// (requirement C5), wherever the option came from.
 void check_contradictions(const PefOptions& options, const pef::Manifest& manifest);
 // The file that was named, or the newest below out/ (the door of a model script).
 std::string pef_of(const PefOptions& options);

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli/arrays.h"
 #include "cli/npy.h"
+#include "cli/options.h"
 #include "cli/pef_options.h"
 #include "cli/print.h"
 
@@ -86,12 +87,16 @@ std::vector<std::string> save_outputs(const RunOptions& o, const pef::GraphSigna
 }
 
 int run_pef(const RunOptions& o, const Globals& globals) {
+  Progress progress(globals);
+  progress.stage("load", 0, 0);
   std::unique_ptr<runtime::Session> session;
   const double load = seconds_of([&] { session = load_session(o.pef); });
   const int g = find_graph(session->manifest(), o.pef.graph);
   const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
   RunArrays arrays = make_arrays(graph, session->report_json(), o.inputs, o.random_inputs);
+  progress.stage("run", 0, 0);
   const double seconds = seconds_of([&] { session->run(g, arrays.inputs, arrays.outputs); });
+  progress.end();
   check_expected(o, graph, arrays);
   const std::vector<std::string> files = save_outputs(o, graph, arrays);
   const auto [amount, unit] = work_of(graph);
@@ -147,9 +152,8 @@ std::vector<std::pair<std::string, Share>> shares_of(
 
 // Seconds of each run, ascending.
 std::vector<double> times_of(runtime::Session& session, int graph, RunArrays& arrays, int repeats,
-                             const Globals& globals) {
+                             Progress& progress) {
   std::vector<double> times;
-  Progress progress(globals);
   for (int i = 0; i < repeats; ++i) {
     progress.stage("measure", i, repeats);
     times.push_back(seconds_of([&] { session.run(graph, arrays.inputs, arrays.outputs); }));
@@ -159,16 +163,19 @@ std::vector<double> times_of(runtime::Session& session, int graph, RunArrays& ar
 }
 
 int measure(const RunOptions& o, const Globals& globals) {
-  if (o.repeats < 1)
-    throw Error(ErrorCode::kUsage, fmt::format("--repeats {}: give 1 or more", o.repeats));
+  Progress progress(globals);
+  progress.stage("load", 0, 0);
   const auto session = load_session(o.pef);
   const int g = find_graph(session->manifest(), o.pef.graph);
   const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
   RunArrays arrays = make_arrays(graph, session->report_json(), o.inputs, o.random_inputs);
-  session->run(g, arrays.inputs, arrays.outputs);  // warm up
-  const std::vector<double> times = times_of(*session, g, arrays, o.repeats, globals);
+  progress.stage("warm up", 0, 0);
+  session->run(g, arrays.inputs, arrays.outputs);
+  const std::vector<double> times = times_of(*session, g, arrays, o.repeats, progress);
+  progress.stage("profile", 0, 0);
   const int profiled = std::min(o.repeats, 5);
   const auto profiles = session->profile(g, arrays.inputs, arrays.outputs, profiled);
+  progress.end();
   const auto at = [&](double q) {
     return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1) + 0.5)];
   };
@@ -226,9 +233,11 @@ int measure(const RunOptions& o, const Globals& globals) {
 
 void add_input_options(CLI::App& c, RunOptions& o, const Globals& globals) {
   add_pef_options(c, o.pef, globals);
-  c.add_option("--input", o.inputs,
-               "NAME=FILE.npy (may be repeated; inputs without a file are random)");
-  c.add_option("--random-inputs", o.random_inputs, "Seed of the random inputs (default 0)");
+  c.add_option("--input", o.inputs, "May be repeated; inputs without a file are random")
+      ->type_name("NAME=FILE.npy")
+      ->allow_extra_args(false);
+  whole_number(
+      c.add_option("--random-inputs", o.random_inputs, "Seed of the random inputs (default 0)"), 0);
 }
 
 }  // namespace
@@ -236,12 +245,15 @@ void add_input_options(CLI::App& c, RunOptions& o, const Globals& globals) {
 void add_run(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<RunOptions>();
   CLI::App* c = app.add_subcommand("run", "Run a graph of a PEF once");
-  c->footer(
-      "Example:\n  shardwright run out/demo/demo.pef --input input_ids=ids.npy --output-folder "
-      "results");
+  c->footer(fmt::format(
+      "Example:\n  {} run out/demo/demo.pef --input input_ids=ids.npy --output-folder results",
+      globals.command_line()));
   add_input_options(*c, *o, globals);
-  c->add_option("--output-folder", o->output_folder, "Save each output as FOLDER/NAME.npy");
-  c->add_option("--expect", o->expect, "NAME=FILE.npy: exit with 7 if the output differs");
+  c->add_option("--output-folder", o->output_folder, "Save each output as DIR/NAME.npy")
+      ->type_name(kFolder);
+  c->add_option("--expect", o->expect, "Exit with 7 if the output differs from the file's")
+      ->type_name("NAME=FILE.npy")
+      ->allow_extra_args(false);
   c->callback([o, &globals, &action] { action = [o, &globals] { return run_pef(*o, globals); }; });
 }
 
@@ -249,9 +261,10 @@ void add_measure(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<RunOptions>();
   CLI::App* c =
       app.add_subcommand("measure-performance", "Latency, throughput, and where the time goes");
-  c->footer("Example:\n  shardwright measure-performance out/demo/demo.pef --repeats 50");
+  c->footer(fmt::format("Example:\n  {} measure-performance out/demo/demo.pef --repeats 50",
+                        globals.command_line()));
   add_input_options(*c, *o, globals);
-  c->add_option("--repeats", o->repeats, "How many timed runs (default 20)");
+  whole_number(c->add_option("--repeats", o->repeats, "How many timed runs (default 20)"), 1);
   c->callback([o, &globals, &action] { action = [o, &globals] { return measure(*o, globals); }; });
 }
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "cli/arrays.h"
 #include "cli/npy.h"
+#include "cli/options.h"
 #include "cli/pef_options.h"
 #include "cli/print.h"
 #include "compiler/compile.h"
@@ -129,8 +130,10 @@ int report(const std::vector<Comparison>& all, int n_chips, const Globals& globa
   else
     fmt::print("{} chip{}\n{}", n_chips, n_chips == 1 ? "" : "s", table(rows));
   if (worst == nullptr) return 0;
-  fmt::print(stderr, "error: output '{}' differs from {}: {:.3g}, limit {:g}\n", worst->output,
-             worst->against, worst->difference, worst->limit);
+  log(globals, LogLevel::kError,
+      fmt::format("output '{}' differs from {}: {:.3g}, limit {:g}{}", worst->output,
+                  worst->against, worst->difference, worst->limit,
+                  globals.provider ? "; were the script's own options the same for compile?" : ""));
   return static_cast<int>(ErrorCode::kMismatch);
 }
 
@@ -143,11 +146,12 @@ int test_against_pytorch(const TestOptions& o, const Globals& globals) {
   const pef::GraphSignature& graph = session->manifest().graphs[static_cast<size_t>(g)];
   progress.stage("run PyTorch", 0, 0);
   Json want = {{"want", "reference"}};
-  for (const char* option : {"precision", "batch_size", "seq"})
-    if (const auto found = session->manifest().options.find(option);
-        found != session->manifest().options.end())
-      want[option] = std::string_view(option) == "precision" ? Json(found->second)
-                                                             : Json(std::stoll(found->second));
+  const auto& recorded = session->manifest().options;
+  if (const auto found = recorded.find("precision"); found != recorded.end())
+    want["precision"] = found->second;
+  for (const auto& [option, key] : {std::pair{"batch-size", "batch_size"}, {"seq", "seq"}})
+    if (const auto found = recorded.find(option); found != recorded.end())
+      want[key] = std::stoll(found->second);
   const fs::path folder = globals.provider(want.dump());
   std::vector<std::string> files;
   for (const pef::Signature& input : graph.inputs)
@@ -208,9 +212,10 @@ void add_test(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<TestOptions>();
   CLI::App* c = app.add_subcommand(
       "test", "Compare the chips' answer with one chip's and with the interpreter's");
-  c->footer("Example:\n  shardwright test out/demo/demo.pef");
+  c->footer(fmt::format("Example:\n  {} test out/demo/demo.pef", globals.command_line()));
   add_pef_options(*c, o->pef, globals);
-  c->add_option("--random-inputs", o->seed, "Seed of the random inputs (default 0)");
+  whole_number(c->add_option("--random-inputs", o->seed, "Seed of the random inputs (default 0)"),
+               0);
   c->add_flag("--no-interpreter", o->no_interpreter, "Compare with one chip alone");
   c->callback([o, &globals, &action] { action = [o, &globals] { return test_pef(*o, globals); }; });
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,9 @@
 #include "tensor/dtype.h"
 
 namespace shardwright::comm {
+
+// Chips that one exchange can be between.
+inline constexpr int kMaxChips = 1024;
 
 // Why a run ended early: shared by all chips; the first failure is the one that is reported.
 struct Failure {
@@ -39,15 +43,19 @@ class Communicator {
 
   virtual std::unique_ptr<PreparedExchange> prepare(const ops::Exchange& exchange, DType dtype,
                                                     std::string what) = 0;
-  // Called by all threads of the chip's team, which have met before (what they wrote into `source`
-  // is visible); returns when the target is whole and no chip reads this chip's source any more.
-  // False, on all threads alike, if the run was aborted: then every thread must leave the program
-  // at once. Adds the time spent waiting for other chips to `waited_ns` (thread 0 alone writes it).
-  virtual bool run(Member& member, const Transfer& transfer, int64_t& waited_ns) = 0;
+  // Runs exchanges that are ready together (ops/exchange.h) with one meeting of the chips; every
+  // chip gives the same ones in the same order. `transfers` must live until it returns.
+  // Called by all threads of the chip's team, which have met before (what they wrote into the
+  // sources is visible); returns when the targets are whole and no chip reads this chip's sources
+  // any more. False, on all threads alike, if the run was aborted: then every thread must leave the
+  // program at once. Adds the time spent waiting for other chips to `waited_ns` (thread 0 alone
+  // writes it).
+  virtual bool run(Member& member, std::span<const Transfer> transfers, int64_t& waited_ns) = 0;
   // All chips meet. False if aborted.
   virtual bool barrier(Member& member) = 0;
   // Ends the run on all chips; the first call's failure is kept.
   virtual void abort(Failure failure) = 0;
+  virtual bool aborted() const = 0;
 };
 
 }  // namespace shardwright::comm

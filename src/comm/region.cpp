@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "comm/communicator.h"
 #include "kernels/cpu/rows.h"
 
 namespace shardwright::comm {
@@ -176,7 +177,6 @@ std::vector<Region> regions_of(const ops::Exchange& e, int chip) {
 
 void combine_regions(const std::vector<Region>& regions, ops::Combine combine, DType dtype,
                      const void* const* sources, void* target, int64_t begin, int64_t end) {
-  constexpr int kMaxChips = 256;
   const int64_t bytes = dtype_bytes(dtype);
   const void* from[kMaxChips];
   int64_t first = 0;  // of the region

@@ -12,6 +12,8 @@
 
 #include "base/check.h"
 #include "base/checked.h"
+#include "base/error.h"
+#include "base/patience.h"
 #include "comm/region.h"
 
 namespace shardwright::comm {
@@ -39,6 +41,10 @@ struct Prepared : PreparedExchange {
   std::vector<Region> regions;
 };
 
+const Prepared& prepared_of(const Transfer& transfer) {
+  return static_cast<const Prepared&>(*transfer.exchange);
+}
+
 uint64_t fingerprint_of(const ops::Exchange& e, DType dtype) {
   uint64_t hash = 1469598103934665603ULL;  // FNV-1a
   const auto mix = [&hash](int64_t v) {
@@ -62,10 +68,9 @@ struct ThreadWorld::Shared {
   // aborted.
   struct alignas(64) Slot {
     WaitWord epoch;
-    std::atomic<const void*> source{nullptr};
-    std::atomic<void*> target{nullptr};
+    std::atomic<const Transfer*> transfers{nullptr};  // until the chip's run returns
+    std::atomic<const Prepared*> first{nullptr};      // of them, for messages: stays
     std::atomic<uint64_t> stamp{0};
-    std::atomic<const Prepared*> exchange{nullptr};
     // Of the chip's thread 0.
     uint32_t meetings = 0;
     uint64_t sequence = 0;
@@ -95,27 +100,30 @@ namespace {
 class ThreadCommunicator : public Communicator {
  public:
   ThreadCommunicator(ThreadWorld::Shared& shared, int chip)
-      : shared_(shared),
-        chip_(chip),
-        slot_(shared.slots[static_cast<size_t>(chip)]),
-        sources_(shared.slots.size()) {}
+      : shared_(shared), chip_(chip), slot_(shared.slots[static_cast<size_t>(chip)]) {}
 
   int chip() const override { return chip_; }
   int n_chips() const override { return static_cast<int>(shared_.slots.size()); }
   std::unique_ptr<PreparedExchange> prepare(const ops::Exchange& exchange, DType dtype,
                                             std::string what) override;
-  bool run(Member& member, const Transfer& transfer, int64_t& waited_ns) override;
+  bool run(Member& member, std::span<const Transfer> transfers, int64_t& waited_ns) override;
   bool barrier(Member& member) override;
   void abort(Failure failure) override { shared_.abort(std::move(failure)); }
+  bool aborted() const override { return shared_.aborted.load(std::memory_order_acquire); }
 
  private:
   // Thread 0 shows that this chip is here and waits for all others; then the team meets. The same
   // answer on all threads.
   bool meet(Member& member, const std::string& what, int64_t& waited_ns);
   bool wait_for_all(const std::string& what);
-  bool stamps_agree(const Prepared& exchange, uint64_t stamp);
-  void combine_all_reduce(Member& member, const Prepared& exchange, void* target, int64_t begin,
-                          int64_t end);
+  bool stamps_agree();
+  const Transfer& transfer_of(int chip, size_t index) const {
+    return shared_.slots[static_cast<size_t>(chip)].transfers.load(
+        std::memory_order_relaxed)[index];
+  }
+  void combine(Member& member, size_t index, const Transfer& mine, Range elements) const;
+  void gather_parts(Member& member, size_t index, const Transfer& mine) const;
+  Range part_of(const Prepared& exchange, int chip) const;
 
   ThreadWorld::Shared& shared_;
   int chip_;
@@ -124,7 +132,6 @@ class ThreadCommunicator : public Communicator {
   // when thread 0 writes the other.
   bool ok_ = true;
   bool agree_ = true;
-  std::vector<const void*> sources_;
 };
 
 std::unique_ptr<PreparedExchange> ThreadCommunicator::prepare(const ops::Exchange& exchange,
@@ -143,15 +150,15 @@ std::unique_ptr<PreparedExchange> ThreadCommunicator::prepare(const ops::Exchang
 }
 
 bool ThreadCommunicator::wait_for_all(const std::string& what) {
-  const int64_t deadline = now_ns() + shared_.deadline_ns;
+  Patience patience(shared_.deadline_ns, now_ns());
   for (size_t other = 0; other < shared_.slots.size(); ++other) {
     const WaitWord& word = shared_.slots[other].epoch;
     for (uint32_t seen = word.load();;) {
       if (shared_.aborted.load(std::memory_order_acquire)) return false;
       if (static_cast<int32_t>((seen << 1) - (slot_.meetings << 1)) >= 0)
         break;  // without the abort bit
-      const uint32_t next = word.wait_while(seen, deadline);
-      if (next == seen && now_ns() >= deadline) {
+      const uint32_t next = word.wait_while(seen, patience.wake_ns());
+      if (patience.is_spent(now_ns()) && next == seen) {
         shared_.abort(
             {static_cast<int>(other),
              fmt::format("chip {} did not reach {} (exchange {}) within {} ms of chip {}; it is "
@@ -182,67 +189,88 @@ bool ThreadCommunicator::meet(Member& member, const std::string& what, int64_t& 
   return ok_;
 }
 
-bool ThreadCommunicator::stamps_agree(const Prepared& exchange, uint64_t stamp) {
-  for (size_t other = 0; other < shared_.slots.size(); ++other) {
-    if (shared_.slots[other].stamp.load(std::memory_order_relaxed) == stamp) continue;
-    const Prepared* theirs = shared_.slots[other].exchange.load(std::memory_order_relaxed);
-    shared_.abort(
-        {static_cast<int>(other),
-         fmt::format("chip {} is at exchange {}: {}, but chip {} is at {}", chip_, slot_.sequence,
-                     exchange.what, other, theirs ? theirs->what : "none")});
-    return false;
+bool ThreadCommunicator::stamps_agree() {
+  const auto& slots = shared_.slots;
+  const auto stamp = [&](size_t chip) { return slots[chip].stamp.load(std::memory_order_relaxed); };
+  size_t odd = 1;
+  while (odd < slots.size() && stamp(odd) == stamp(0)) ++odd;
+  if (odd >= slots.size()) return true;
+  // Every chip finds the same one, whoever is first: if all others agree with `odd`, it is chip 0.
+  size_t even = 0;
+  if (slots.size() > 2 && stamp(odd) == stamp(odd == 1 ? 2 : 1)) std::swap(odd, even);
+  const auto what = [&](size_t chip) -> const std::string& {
+    return slots[chip].first.load(std::memory_order_relaxed)->what;
+  };
+  shared_.abort({static_cast<int>(odd),
+                 fmt::format("exchange {} of chip {} ({}) is not that of chip {} ({}): they differ "
+                             "in kind, shape or order",
+                             slot_.sequence, odd, what(odd), even, what(even))});
+  return false;
+}
+
+// This team's share of some elements of exchange `index`, taken from all chips' sources.
+void ThreadCommunicator::combine(Member& member, size_t index, const Transfer& mine,
+                                 Range elements) const {
+  const Prepared& exchange = prepared_of(mine);
+  const void* sources[kMaxChips];
+  for (int chip = 0; chip < n_chips(); ++chip) sources[chip] = transfer_of(chip, index).source;
+  const Range share = member.share(elements.size(), 16);
+  combine_regions(exchange.regions, exchange.combine, exchange.dtype, sources, mine.target,
+                  elements.begin + share.begin, elements.begin + share.end);
+}
+
+// The part of an all_reduce in two steps that a chip adds up for all.
+Range ThreadCommunicator::part_of(const Prepared& exchange, int chip) const {
+  const int64_t part = round_up(ceil_div(exchange.count, n_chips()), 16);
+  return {std::min(chip * part, exchange.count), std::min((chip + 1) * part, exchange.count)};
+}
+
+void ThreadCommunicator::gather_parts(Member& member, size_t index, const Transfer& mine) const {
+  const Prepared& exchange = prepared_of(mine);
+  const int64_t bytes = dtype_bytes(exchange.dtype);
+  for (int step = 1; step < n_chips(); ++step) {  // each chip starts at another neighbour
+    const int other = (chip_ + step) % n_chips();
+    const auto* from = static_cast<const std::byte*>(transfer_of(other, index).target);
+    const Range part = part_of(exchange, other);
+    const Range share = member.share(part.size(), 16);
+    const int64_t at = (part.begin + share.begin) * bytes;
+    if (!share.empty())
+      std::memcpy(static_cast<std::byte*>(mine.target) + at, from + at,
+                  static_cast<size_t>(share.size() * bytes));
   }
-  return true;
 }
 
-void ThreadCommunicator::combine_all_reduce(Member& member, const Prepared& exchange, void* target,
-                                            int64_t begin, int64_t end) {
-  const Range mine = member.share(end - begin, 16);
-  combine_regions(exchange.regions, exchange.combine, exchange.dtype, sources_.data(), target,
-                  begin + mine.begin, begin + mine.end);
-}
-
-bool ThreadCommunicator::run(Member& member, const Transfer& transfer, int64_t& waited_ns) {
-  const auto& exchange = static_cast<const Prepared&>(*transfer.exchange);
+bool ThreadCommunicator::run(Member& member, std::span<const Transfer> transfers,
+                             int64_t& waited_ns) {
+  const std::string& what = prepared_of(transfers[0]).what;
   if (member.thread() == 0) {
     ++slot_.sequence;
-    slot_.source.store(transfer.source, std::memory_order_relaxed);
-    slot_.target.store(transfer.target, std::memory_order_relaxed);
-    slot_.exchange.store(&exchange, std::memory_order_relaxed);
-    slot_.stamp.store(exchange.fingerprint ^ (slot_.sequence * 0x9e3779b97f4a7c15ULL),
-                      std::memory_order_relaxed);
+    uint64_t stamp = slot_.sequence * 0x9e3779b97f4a7c15ULL;
+    for (const Transfer& transfer : transfers)
+      stamp = stamp * 1099511628211ULL ^ prepared_of(transfer).fingerprint;
+    slot_.first.store(&prepared_of(transfers[0]), std::memory_order_relaxed);
+    slot_.transfers.store(transfers.data(), std::memory_order_relaxed);
+    slot_.stamp.store(stamp, std::memory_order_relaxed);
   }
-  if (!meet(member, exchange.what, waited_ns)) return false;
-  if (member.thread() == 0) {
-    agree_ = stamps_agree(exchange, slot_.stamp.load(std::memory_order_relaxed));
-    for (size_t i = 0; i < sources_.size(); ++i)
-      sources_[i] = shared_.slots[i].source.load(std::memory_order_relaxed);
-  }
+  if (!meet(member, what, waited_ns)) return false;
+  if (member.thread() == 0) agree_ = stamps_agree();
   member.barrier();
   if (!agree_) return false;
-  if (!exchange.two_shot) {
-    combine_all_reduce(member, exchange, transfer.target, 0, exchange.count);
-  } else {
-    const int n = n_chips();
-    const int64_t part = round_up(ceil_div(exchange.count, n), 16);
-    const auto first = [&](int chip) { return std::min(chip * part, exchange.count); };
-    combine_all_reduce(member, exchange, transfer.target, first(chip_), first(chip_ + 1));
+  bool two_steps = false;
+  for (size_t i = 0; i < transfers.size(); ++i) {
+    const Prepared& exchange = prepared_of(transfers[i]);
+    two_steps = two_steps || exchange.two_shot;
+    combine(member, i, transfers[i],
+            exchange.two_shot ? part_of(exchange, chip_) : Range{0, exchange.count});
+  }
+  if (two_steps) {
     member.barrier();
-    if (!meet(member, exchange.what, waited_ns)) return false;
-    const int64_t bytes = dtype_bytes(exchange.dtype);
-    for (int step = 1; step < n; ++step) {  // each chip starts at another neighbour
-      const int other = (chip_ + step) % n;
-      const auto* from = static_cast<const std::byte*>(
-          shared_.slots[static_cast<size_t>(other)].target.load(std::memory_order_relaxed));
-      const Range mine = member.share(first(other + 1) - first(other), 16);
-      const int64_t at = (first(other) + mine.begin) * bytes;
-      if (!mine.empty())
-        std::memcpy(static_cast<std::byte*>(transfer.target) + at, from + at,
-                    static_cast<size_t>(mine.size() * bytes));
-    }
+    if (!meet(member, what, waited_ns)) return false;
+    for (size_t i = 0; i < transfers.size(); ++i)
+      if (prepared_of(transfers[i]).two_shot) gather_parts(member, i, transfers[i]);
   }
   member.barrier();
-  return meet(member, exchange.what, waited_ns);
+  return meet(member, what, waited_ns);
 }
 
 bool ThreadCommunicator::barrier(Member& member) {
@@ -254,7 +282,13 @@ bool ThreadCommunicator::barrier(Member& member) {
 }  // namespace
 
 ThreadWorld::ThreadWorld(int n_chips, int64_t deadline_ms)
-    : shared_(std::make_unique<Shared>(n_chips, deadline_ms)) {}
+    : shared_(std::make_unique<Shared>(n_chips, deadline_ms)) {
+  if (n_chips > kMaxChips)
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("{} chips: one process runs at most {}; choose a plan for fewer with "
+                            "--n-chips",
+                            n_chips, kMaxChips));
+}
 
 ThreadWorld::~ThreadWorld() = default;
 

@@ -12,7 +12,7 @@ namespace shardwright::comm {
 class ThreadWorld {
  public:
   // `deadline_ms`: how long a chip waits for another in one exchange before it ends the run and
-  // names the late one.
+  // names the late one. Throws Error(kUnsupported) for more than kMaxChips.
   ThreadWorld(int n_chips, int64_t deadline_ms);
   ~ThreadWorld();
   std::unique_ptr<Communicator> communicator(int chip);

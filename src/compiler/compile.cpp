@@ -1,7 +1,10 @@
 // The pipeline, top to bottom.
 #include "compiler/compile.h"
 
+#include <cerrno>
 #include <chrono>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include <fmt/format.h>
@@ -82,7 +85,8 @@ void Pipeline::check_options() const {
     bool found = false;
     names.clear();
     for (const passes::Pass& pass : passes::canonical_passes()) {
-      names += std::string(names.empty() ? "" : ", ") + pass.name;
+      if (names.find(pass.name) == std::string::npos)  // drop_noops runs more than once
+        names += std::string(names.empty() ? "" : ", ") + pass.name;
       found = found || name == pass.name;
     }
     return found;
@@ -97,6 +101,13 @@ void Pipeline::check_options() const {
     throw Error(ErrorCode::kUsage, fmt::format("--until {}: there is no such stage; stages are "
                                                "imported, canonical, solved, local, plan",
                                                options_.until));
+  if (!options_.dump_folder.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(options_.dump_folder, error);
+    if (error)
+      throw Error(ErrorCode::kUsage, fmt::format("--dump {}: can't make this folder: {}",
+                                                 options_.dump_folder, error.message()));
+  }
   for (int n : options_.n_chips)
     if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
 }
@@ -106,10 +117,10 @@ void Pipeline::dump(const std::string& name, const std::string& text) const {
   for (char& c : file)
     if (c == ' ') c = '_';
   std::ofstream out(options_.dump_folder + "/" + file, std::ios::binary);
-  out << text;
+  out << text << std::flush;
   if (!out)
-    throw Error(ErrorCode::kUsage, fmt::format("--dump: can't write {}/{}; does the folder exist?",
-                                               options_.dump_folder, file));
+    throw Error(ErrorCode::kUsage, fmt::format("--dump {}: can't write {} there: {}",
+                                               options_.dump_folder, file, std::strerror(errno)));
 }
 
 void Pipeline::add_plan(int n) {

@@ -21,8 +21,8 @@ struct CompileOptions {
       machine;  // memory_bytes: of one chip; 0: this machine's memory, shared by all chips
   std::map<std::string, std::string> recorded;  // options to keep in the manifest
   std::string until;                            // stop after this stage ("" : write the PEF)
-  std::string dump_folder;                      // the text of every stage, if given
-  std::set<std::string> without;                // passes to leave out
+  std::string dump_folder;        // the text of every stage, if given; made if it is not there
+  std::set<std::string> without;  // passes to leave out
   // Called at the start of each stage ("fold_constants", "solve 4 chips", "write"); for "write"
   // again with done and total bytes.
   std::function<void(const std::string& stage, int64_t done, int64_t total)> progress;

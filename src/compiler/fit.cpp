@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/units.h"
 #include "plan/plan.h"
 #include "shard/partition.h"
 
@@ -45,24 +46,28 @@ int64_t batch_of(const ir::Module& module) {
   return 1;
 }
 
-// The smallest number of chips in weight mode on which one fits; 0 if there is none up to
-// kMostChips.
-int chips_that_fit(const ir::Module& module, const CompileOptions& options, int from,
-                   int64_t limit) {
-  for (int n = from + 1; n <= kMostChips; ++n) {
-    const shard::SolveOptions solve_options{
-        .mode = shard::Mode::kWeight, .n_chips = n, .machine = options.machine, .fixed = {}};
-    const auto solutions = shard::solve(module, solve_options);
-    std::vector<std::vector<ir::Graph>> local;
-    for (size_t g = 0; g < module.graphs.size(); ++g)
-      local.push_back(shard::partition(module, module.graphs[g], solutions[g]));
-    if (need_of(plan::make_plan(module, local), false).total() <= limit) return n;
-  }
-  return 0;
+bool fits(const ir::Module& module, const CompileOptions& options, shard::Mode mode, int n,
+          int64_t limit) {
+  const shard::SolveOptions solve_options{
+      .mode = mode, .n_chips = n, .machine = options.machine, .fixed = {}};
+  const auto solutions = shard::solve(module, solve_options);
+  std::vector<std::vector<ir::Graph>> local;
+  for (size_t g = 0; g < module.graphs.size(); ++g)
+    local.push_back(shard::partition(module, module.graphs[g], solutions[g]));
+  return need_of(plan::make_plan(module, local), false).total() <= limit;
 }
 
-std::string megabytes(int64_t bytes) {
-  return fmt::format("{:.1f} MB", static_cast<double>(bytes) * 1e-6);
+// "4 chips in weight mode hold it (...)": the smallest number of chips above `from`; "" if there is
+// none up to kMostChips. Weight mode first: it splits what a model has most of.
+std::string chips_that_fit(const ir::Module& module, const CompileOptions& options, int from,
+                           int64_t limit) {
+  for (int n = from + 1; n <= kMostChips; ++n)
+    for (const shard::Mode mode : {shard::Mode::kWeight, shard::Mode::kBatch})
+      if ((mode == shard::Mode::kWeight || n <= batch_of(module)) &&
+          fits(module, options, mode, n, limit))
+        return fmt::format("{} chips in {} mode hold it (--tensor-parallel {} --n-chips {})", n,
+                           to_string(mode), to_string(mode), n);
+  return "";
 }
 
 }  // namespace
@@ -91,14 +96,11 @@ void check_fits(const ir::Module& module, const pef::Plan& plan, const CompileOp
   if (fitting_batch >= 1)
     remedy = fmt::format("a batch of {} fits (-b {})", fitting_batch, fitting_batch);
   if (!shared) {
-    const int n = chips_that_fit(module, options, plan.n_chips, limit);
-    if (n > 0)
-      remedy +=
-          fmt::format("{}{} chips in weight mode hold it (--tensor-parallel weight --n-chips {})",
-                      remedy.empty() ? "" : ", or ", n, n);
+    const std::string more = chips_that_fit(module, options, plan.n_chips, limit);
+    if (!more.empty()) remedy += (remedy.empty() ? "" : ", or ") + more;
   } else {
     remedy += fmt::format("{}a machine with {} of memory holds it", remedy.empty() ? "" : ", or ",
-                          megabytes(need.total()));
+                          bytes_text(need.total()));
   }
   if (remedy.empty())
     remedy = fmt::format("not even {} chips hold it: give chips more memory (--chip-memory)",
@@ -108,8 +110,8 @@ void check_fits(const ir::Module& module, const pef::Plan& plan, const CompileOp
       fmt::format("the model does not fit: {} {} {} (weights {}, activations and transfers {} at "
                   "batch {}), but the limit is {}; {}",
                   shared ? fmt::format("{} chips together", plan.n_chips) : "a chip",
-                  shared ? "need" : "needs", megabytes(need.total()), megabytes(need.parameters),
-                  megabytes(need.arena), batch, megabytes(limit), remedy));
+                  shared ? "need" : "needs", bytes_text(need.total()), bytes_text(need.parameters),
+                  bytes_text(need.arena), batch, bytes_text(limit), remedy));
 }
 
 }  // namespace shardwright::compiler

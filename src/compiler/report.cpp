@@ -77,6 +77,7 @@ Json to_json(const shard::ExchangeInfo& info) {
               {"shape", info.exchange.shape},
               {"bytes", element_count(info.exchange.shape) * dtype_bytes(info.dtype)},
               {"bytes_moved", info.bytes_moved},
+              {"with_previous", info.exchange.with_previous},
               {"forced_by", info.forced}};
 }
 

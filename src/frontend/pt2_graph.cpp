@@ -62,10 +62,27 @@ void read_frame(const std::string& trace, ir::Source* source) {
   source->line = line.empty() || line.size() > 7 ? 0 : std::stoi(line);
 }
 
+constexpr const char* kAssertScalar = "torch.ops.aten._assert_scalar.default";
+
+// Nodes that compute sizes (`_operator.mul`, `sym_size`): Symbols knows their results. Assertions.
+bool dropped(const Field& node) {
+  const std::string& target = node["target"].text();
+  if (target == "torch.ops.aten._assert_tensor_metadata.default" || target == kAssertScalar)
+    return true;
+  const Field outputs = node["outputs"];
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (const std::string tag = outputs[i].tag();
+        tag != "as_sym_int" && tag != "as_sym_bool" && tag != "as_sym_float")
+      return false;
+  return outputs.size() > 0;
+}
+
 class Importer {
  public:
-  Importer(ir::Module& module, Weights& weights, ir::Graph& graph, const Field& program)
+  Importer(ir::Module& module, const Symbols& symbols, Weights& weights, ir::Graph& graph,
+           const Field& program)
       : module_(module),
+        symbols_(symbols),
         weights_(weights),
         graph_(graph),
         body_(program["graph_module"]["graph"]),
@@ -84,6 +101,7 @@ class Importer {
   void check_operators();
   void read_node(const Field& node);
   void read_outputs();
+  void check_assertion(const Field& node) const;
   int read_source(const Field& node);
 
   ir::ValueId define(const std::string& name, TensorType type, const Field& where);
@@ -97,6 +115,7 @@ class Importer {
   std::vector<TensorType> tensor_types(const Field& node) const;
 
   ir::Module& module_;
+  const Symbols& symbols_;
   Weights& weights_;
   ir::Graph& graph_;
   Field body_;
@@ -117,7 +136,7 @@ ir::ValueId Importer::value(const Field& name) const {
 }
 
 TensorType Importer::type_of_value(const Field& name) const {
-  return type_of(body_["tensor_values"][name.text().c_str()]);
+  return type_of(body_["tensor_values"][name.text().c_str()], symbols_);
 }
 
 void Importer::read_inputs() {
@@ -127,13 +146,14 @@ void Importer::read_inputs() {
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string tag = specs[i].tag();
     const Field spec = specs[i][tag.c_str()];
-    if (tag == "constant_input" || inputs[i].tag() != "as_tensor") {
-      if (inputs[i].tag() == "as_none" || tag == "constant_input")
-        continue;  // a Python value: fixed at capture
-      throw Error(
-          ErrorCode::kUnsupported,
-          inputs[i].path() + ": an input that is not a tensor; capture with it as a constant");
-    }
+    const std::string kind = inputs[i].tag();
+    if (tag == "constant_input" || kind == "as_none" || kind == "as_sym_int")
+      continue;  // a Python value: fixed at capture, or by --dim
+    if (kind != "as_tensor")
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("{}: an input of the kind {} is not supported; give tensors, numbers "
+                              "or strings",
+                              inputs[i].path(), kind));
     const Field name = inputs[i]["as_tensor"]["name"];
     ir::Input input;
     TensorType type = type_of_value(name);
@@ -176,9 +196,7 @@ void Importer::check_operators() {
   const Field nodes = body_["nodes"];
   for (size_t i = 0; i < nodes.size(); ++i) {
     const std::string& target = nodes[i]["target"].text();
-    if (target == "torch.ops.aten._assert_tensor_metadata.default" ||
-        ops::find_op(operator_name(target)) != nullptr)
-      continue;
+    if (dropped(nodes[i]) || ops::find_op(operator_name(target)) != nullptr) continue;
     Unknown& entry = unknown[target];
     if (entry.count++ > 0) continue;
     const int source = read_source(nodes[i]);
@@ -194,6 +212,18 @@ void Importer::check_operators() {
                         entry.count > 1 ? "s" : "", entry.where);
   text += "\nExpress them by supported operators (docs/ops.md lists these) and capture again.";
   throw Error(ErrorCode::kUnsupported, text);
+}
+
+// What torch.export asserts of sizes holds for those that were chosen.
+void Importer::check_assertion(const Field& node) const {
+  if (node["target"].text() != kAssertScalar) return;
+  const Field condition = node["inputs"][size_t{0}]["arg"];
+  if (!symbols_.boolean(condition))
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("--dim: with the sizes that were chosen the model's own check fails: "
+                    "{}; the file leaves open {}",
+                    node["inputs"][size_t{1}]["arg"]["as_string"].text(), symbols_.open_text()));
 }
 
 int Importer::read_source(const Field& node) {
@@ -218,8 +248,8 @@ ir::ValueId Importer::scalar(const Field& arg, const std::vector<TensorType>& ty
   for (const TensorType& type : types)
     if (is_floating(type.dtype)) dtype = type.dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   double number = 0;
-  if (tag == "as_int")
-    number = static_cast<double>(arg["as_int"].integer());
+  if (tag == "as_int" || tag == "as_sym_int")
+    number = static_cast<double>(symbols_.integer(arg));
   else if (tag == "as_float")
     number = arg["as_float"].number();
   else if (tag == "as_bool")
@@ -232,8 +262,8 @@ ir::ValueId Importer::scalar(const Field& arg, const std::vector<TensorType>& ty
 ops::Attr Importer::attribute(const Argument& argument, const Field& arg) const {
   const std::string tag = arg.tag();
   if (tag == "as_none") return std::monostate();
-  if (tag == "as_int") {
-    const int64_t integer = arg["as_int"].integer();
+  if (tag == "as_int" || tag == "as_sym_int") {
+    const int64_t integer = symbols_.integer(arg);
     if (argument.kind == Argument::Kind::kFloat) return static_cast<double>(integer);
     if (argument.kind == Argument::Kind::kInts) return std::vector<int64_t>{integer};
     return integer;
@@ -247,19 +277,18 @@ ops::Attr Importer::attribute(const Argument& argument, const Field& arg) const 
       throw Error(ErrorCode::kUnsupported, arg.path() + " is a dtype that is not supported");
     return *dtype;
   }
-  if (tag == "as_ints" || tag == "as_floats") {
-    const Field list = arg[tag.c_str()];
+  const Field list = arg[tag.c_str()];
+  if (tag == "as_ints" || tag == "as_sym_ints") {
     std::vector<int64_t> ints;
-    std::vector<double> floats;
     for (size_t i = 0; i < list.size(); ++i)
-      tag == "as_ints" ? ints.push_back(list[i].integer()) : floats.push_back(list[i].number());
-    if (tag == "as_ints") return ints;
+      ints.push_back(tag == "as_ints" ? list[i].integer() : symbols_.integer(list[i]));
+    return ints;
+  }
+  if (tag == "as_floats") {
+    std::vector<double> floats;
+    for (size_t i = 0; i < list.size(); ++i) floats.push_back(list[i].number());
     return floats;
   }
-  if (tag.starts_with("as_sym"))
-    throw Error(
-        ErrorCode::kUnsupported,
-        arg.path() + " is a dynamic size; a PEF has fixed sizes: export without dynamic_shapes");
   throw Error(ErrorCode::kUnsupported,
               fmt::format("{}: an argument of the kind {} is not supported", arg.path(), tag));
 }
@@ -300,7 +329,7 @@ void Importer::read_argument(const Field& node, const Argument& argument, const 
 
 void Importer::read_node(const Field& node) {
   const std::string& target = node["target"].text();
-  if (target == "torch.ops.aten._assert_tensor_metadata.default") return;
+  if (dropped(node)) return check_assertion(node);
   ir::Node out;
   out.op = ops::find_op(operator_name(target));
   out.source = read_source(node);
@@ -376,7 +405,7 @@ void Importer::read_outputs() {
   for (size_t i = 0; i < specs.size(); ++i) {
     const std::string tag = specs[i].tag();
     const std::string kind = outputs[i].tag();
-    if (kind == "as_none" || kind == "as_int") continue;
+    if (kind != "as_tensor") continue;  // a Python value, which is known before the run
     const Field name = outputs[i]["as_tensor"]["name"];
     ir::Output output;
     output.value = value(name);
@@ -398,11 +427,11 @@ void Importer::read_outputs() {
 
 }  // namespace
 
-ir::Graph import_program(const Field& program, Weights& weights, ir::Module& module,
-                         const std::string& name) {
+ir::Graph import_program(const Field& program, const Symbols& symbols, Weights& weights,
+                         ir::Module& module, const std::string& name) {
   ir::Graph graph;
   graph.name = name;
-  Importer(module, weights, graph, program).run();
+  Importer(module, symbols, weights, graph, program).run();
   return graph;
 }
 

@@ -14,14 +14,6 @@ namespace {
 
 constexpr int64_t kStridedLayout = 7;
 
-int64_t size_of(const Field& size) {
-  const std::string tag = size.tag();
-  if (tag == "as_int") return size["as_int"].integer();
-  throw Error(
-      ErrorCode::kUnsupported,
-      size.path() + " is a dynamic size; a PEF has fixed sizes: export without dynamic_shapes");
-}
-
 }  // namespace
 
 std::optional<DType> dtype_of_number(int64_t number) {
@@ -51,7 +43,7 @@ std::optional<DType> dtype_of_number(int64_t number) {
   }
 }
 
-TensorType type_of(const Field& meta) {
+TensorType type_of(const Field& meta, const Symbols& symbols) {
   TensorType type;
   const int64_t number = meta["dtype"].integer();
   const auto dtype = dtype_of_number(number);
@@ -68,7 +60,7 @@ TensorType type_of(const Field& meta) {
     sizes.broken(fmt::format("a list of at most {} sizes", kMaxDims));
   int64_t count = 1;
   for (size_t i = 0; i < sizes.size(); ++i) {
-    type.shape.push_back(size_of(sizes[i]));
+    type.shape.push_back(symbols.integer(sizes[i]));
     if (type.shape.back() < 0) sizes[i].broken("a size of at least 0");
     count = checked_mul(count, std::max<int64_t>(type.shape.back(), 1));
   }
@@ -92,6 +84,7 @@ void Weights::read_config(const std::string& folder, const std::string& program,
                                                "2.8); export again with torch >= 2.9");
     return;
   }
+  const Symbols numbers(archive_.name());  // what is stored has fixed sizes
   const Json json = parse_json(archive_.read(record), archive_.name() + ": " + record);
   const Field config = Field(json, archive_.name() + ": " + record)["config"];
   for (const auto& [name, unused] : config.json().items()) {
@@ -105,11 +98,12 @@ void Weights::read_config(const std::string& folder, const std::string& program,
     const Field meta = field["tensor_meta"];
     Entry entry;
     entry.record = fmt::format("data/{}/{}", folder, field["path_name"].text());
-    entry.type = type_of(meta);
+    entry.type = type_of(meta, numbers);
     const Field strides = meta["strides"];
-    for (size_t i = 0; i < strides.size(); ++i) entry.strides.push_back(size_of(strides[i]));
+    for (size_t i = 0; i < strides.size(); ++i)
+      entry.strides.push_back(numbers.integer(strides[i]));
     if (entry.strides.size() != entry.type.shape.size()) strides.broken("one stride for each size");
-    entry.offset = size_of(meta["storage_offset"]);
+    entry.offset = numbers.integer(meta["storage_offset"]);
     entry.trainable = meta.has("requires_grad") && meta["requires_grad"].boolean();
     if (meta["layout"].integer() != kStridedLayout) meta["layout"].broken("7 (strided)");
     entries.emplace(name, std::move(entry));

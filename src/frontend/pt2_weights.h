@@ -5,6 +5,7 @@
 #include <string>
 
 #include "frontend/json.h"
+#include "frontend/symbols.h"
 #include "frontend/zip.h"
 #include "ir/graph.h"
 
@@ -12,8 +13,9 @@ namespace shardwright::frontend {
 
 // PyTorch's serialised dtype numbers (also of as_scalar_type); nullopt: not supported.
 std::optional<DType> dtype_of_number(int64_t number);
-// dtype and sizes of a TensorMeta. Throws Error: kUnsupported for symbolic sizes.
-TensorType type_of(const Field& tensor_meta);
+// dtype and sizes of a TensorMeta. Throws Error(kUnsupported): a dtype, or a size that `symbols`
+// doesn't know.
+TensorType type_of(const Field& tensor_meta, const Symbols& symbols);
 
 // Tensors by name, added to `module` (joined with equal ones: the same record in this program, or
 // equal bytes under the same name in another). The value is an index into Module::tensors.

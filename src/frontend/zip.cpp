@@ -125,10 +125,14 @@ ZipArchive::ZipArchive(SharedBytes bytes, std::string name)
       f.broken(fmt::format("record '{}' is compressed", entry));
     if (!range_fits(offset, kLocalBytes, f.size()) || f.at<uint32_t>(offset) != kLocalHeader)
       f.broken(fmt::format("record '{}' has no header", entry));
-    const uint64_t payload =
-        offset + kLocalBytes + f.at<uint16_t>(offset + 26) + f.at<uint16_t>(offset + 28);
+    const uint64_t local_name_length = f.at<uint16_t>(offset + 26);
+    if (f.text(offset + kLocalBytes, local_name_length) != entry)
+      f.broken(fmt::format("record '{}' has another name in its header", entry));
+    const uint64_t payload = offset + kLocalBytes + local_name_length + f.at<uint16_t>(offset + 28);
     add_entry(entry, {f.text(payload, uncompressed), crc});
   }
+  if (const auto next = f.at<uint32_t>(at); next != kEnd && next != kEnd64)
+    f.broken(fmt::format("its directory does not end after its {} records", directory.count));
   if (records_.empty()) f.broken("it has no records");
 }
 

@@ -140,7 +140,8 @@ void attention_reference(const RefCall& call) {
   const FourDims v = four_dims(call.in(kValue));
   const FourDims mask = call.has(kMask) ? four_dims(call.in(kMask)) : FourDims{};
   const FourDims out = four_dims(call.out());
-  const int64_t group = std::max<int64_t>(call.attrs.integer("group", 0), 1);
+  const std::optional<TensorType> heads[] = {call.in(kQuery).type, call.in(kKey).type};
+  const int64_t group = group_of(call.attrs, heads);
   const int64_t head_begin = call.begin("h");
   const bool causal = call.attrs.boolean("is_causal", false);
   const double scale = scale_of(call.attrs, q.size[3]);

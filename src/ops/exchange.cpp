@@ -64,7 +64,8 @@ Attrs to_attrs(const Exchange& x) {
           {"to_dim", int64_t{x.to_dim}},
           {"to_cuts", flatten(x.to_cuts)},
           {"shape", x.shape},
-          {"n", int64_t{x.n}}};
+          {"n", int64_t{x.n}},
+          {"with_previous", x.with_previous}};
 }
 
 Exchange exchange_of(const Attrs& attrs) {
@@ -77,6 +78,7 @@ Exchange exchange_of(const Attrs& attrs) {
   x.to_cuts = unflatten(attrs.integers("to_cuts"));
   x.shape = attrs.integers("shape");
   x.n = static_cast<int>(attrs.integer("n"));
+  x.with_previous = attrs.boolean("with_previous", false);
   CHECK(x.n >= 1);
   check_side(x, x.from_dim, x.from_cuts);
   check_side(x, x.to_dim, x.to_cuts);
@@ -87,7 +89,7 @@ const OpDef exchange{
     .name = "exchange",
     .arguments =
         "x, kind: str, combine: str, from_dim: int, from_cuts: ints, to_dim: int, "
-        "to_cuts: ints, shape: ints, n: int",
+        "to_cuts: ints, shape: ints, n: int, with_previous: bool = false",
 };
 
 }  // namespace shardwright::ops

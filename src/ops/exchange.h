@@ -12,9 +12,12 @@
 // of algorithm:
 //   all_reduce       from -1   to -1    sum|max        reduce_scatter  from -1  to d   sum|max
 //   all_gather       from d    to -1    copy|sum       all_to_all      from d   to e   copy|sum
-//   overlap_reduce   from d    to d     sum
+//   overlap_reduce   from d    to d     sum         rebalance       from d   to d   copy|sum
 // Attributes: kind: str, combine: str, from_dim: int, from_cuts: ints [b0, e0, b1, e1, ...],
-// to_dim, to_cuts, shape: ints, n: int.
+// to_dim, to_cuts, shape: ints, n: int, with_previous: bool.
+//
+// Exchanges that are ready together meet once: all of them but the first say with_previous. They
+// stand one after another, and none reads or overwrites what another of them reads or writes.
 #pragma once
 
 #include <string>
@@ -36,6 +39,7 @@ struct Exchange {
   std::vector<Range> to_cuts;
   Shape shape;  // of the whole value
   int n = 1;
+  bool with_previous = false;
 
   Shape from_shape(int chip) const;
   Shape to_shape(int chip) const;

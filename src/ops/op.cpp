@@ -6,8 +6,11 @@
 #include <mutex>
 #include <unordered_map>
 
+#include <fmt/ranges.h>
+
 #include "base/check.h"
 #include "base/error.h"
+#include "base/nearest.h"
 
 namespace shardwright::ops {
 
@@ -87,21 +90,6 @@ Argument parse_argument(std::string_view text) {
                            ? argument.name
                            : std::string(name.substr(bracket + 1, name.size() - bracket - 2));
   return argument;
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1] ? 1 : 0);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row.back();
 }
 
 int category(DType dtype) { return dtype == DType::kBool ? 0 : is_floating(dtype) ? 2 : 1; }
@@ -185,17 +173,12 @@ const OpDef* find_op(std::string_view name) {
 
 std::string nearest_op(std::string_view name) {
   constexpr size_t kNames = 3;
-  std::vector<std::pair<size_t, std::string_view>> nearest;
+  std::vector<std::string> names;
   for (const OpDef* op : all_ops()) {
-    nearest.emplace_back(edit_distance(name, op->name), op->name);
-    for (std::string_view alias : op->aliases)
-      nearest.emplace_back(edit_distance(name, alias), alias);
+    names.emplace_back(op->name);
+    names.insert(names.end(), op->aliases.begin(), op->aliases.end());
   }
-  std::sort(nearest.begin(), nearest.end());
-  std::string text;
-  for (size_t i = 0; i < std::min(kNames, nearest.size()); ++i)
-    text += (i > 0 ? ", " : "") + std::string(nearest[i].second);
-  return text;
+  return fmt::format("{}", fmt::join(nearest_names(name, std::move(names), kNames), ", "));
 }
 
 std::string rule_text(const OpDef& op, const Attrs& attrs, OperandTypes operands) {

@@ -30,6 +30,9 @@ enum class Strided : uint8_t {
   kAny,
 };
 
+// Whether a tensor of that shape with these strides (elements) is one of them.
+bool accepts(Strided strided, const Shape& shape, const Strides& strides);
+
 struct OpDef {
   const char* name;
   std::vector<std::string_view> aliases =

@@ -19,8 +19,7 @@ using ir::ValueId;
 constexpr std::string_view kSameIfTypeIs[] = {"clone", "cast",   "reshape",
                                               "slice", "expand", "zero_pad"};
 
-bool is_identity_order(const Node& node) {
-  const std::vector<int64_t>& dims = node.attrs.integers("dims");
+bool is_identity_order(const std::vector<int64_t>& dims) {
   for (size_t i = 0; i < dims.size(); ++i)
     if (ops::normal_dim(dims[i], static_cast<int>(dims.size())) != static_cast<int>(i))
       return false;
@@ -60,7 +59,7 @@ class Noops {
       if (op == "cast" && graph_.type(x) != graph_.type(node.outputs[0])) return widened(node);
       return x;
     }
-    if (op == "permute") return is_identity_order(node) ? x : kNoValue;
+    if (op == "permute") return is_identity_order(node.attrs.integers("dims")) ? x : kNoValue;
     if (op != "add" && op != "sub" && op != "mul" && op != "div") return kNoValue;
     const bool is_sum = op == "add" || op == "sub";
     if (is_sum && node.attrs.number("alpha", 1.0) != 1) return kNoValue;
@@ -106,7 +105,11 @@ class Noops {
     std::vector<int64_t> dims;
     for (const int64_t dim : node.attrs.integers("dims"))
       dims.push_back(ops::normal_dim(first[static_cast<size_t>(ops::normal_dim(dim, ndim))], ndim));
-    append(node, {before->inputs[0]}, {{"dims", std::move(dims)}});
+    if (is_identity_order(dims)) {
+      rewriter_.replace(node.outputs[0], before->inputs[0]);
+    } else {
+      append(node, {before->inputs[0]}, {{"dims", std::move(dims)}});
+    }
   }
 
   // Operators that broadcast need no expanded operands, if another operand gives the shape.

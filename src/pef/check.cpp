@@ -130,7 +130,10 @@ void check_plan(const Manifest& manifest, const Plan& plan) {
                       "need {}",
                       c, chip.arena_bytes, chip.transfer_bytes, arena_bytes));
   }
-  for (size_t g = 0; g < manifest.graphs.size(); ++g) check_congruence(plan, g);
+  for (size_t g = 0; g < manifest.graphs.size(); ++g) {
+    check_congruence(plan, g);
+    check_outputs(manifest, plan, g);
+  }
 }
 
 }  // namespace

@@ -22,40 +22,58 @@ constexpr int64_t kArenaAlignBytes = 64;
 bool overlap(const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; }
 
 // Bytes of one memory with the step that wrote each last.
-class Owners {
+class Writers {
  public:
   void write(const Range& range, int step) {
     if (range.empty()) return;
     split(range.begin);
     split(range.end);
-    owners_.erase(owners_.lower_bound(range.begin), owners_.lower_bound(range.end));
-    owners_[range.begin] = {range.end, step};
+    written_.erase(written_.lower_bound(range.begin), written_.lower_bound(range.end));
+    written_[range.begin] = {range.end, step};
   }
 
-  // All of the range was written by one step.
-  bool whole(const Range& range) const {
-    if (range.empty()) return true;
-    auto after = owners_.upper_bound(range.begin);
-    return after != owners_.begin() && (--after)->second.end >= range.end;
+  // The step that wrote all of the range; -1 if none wrote any of it; nothing if several steps (or
+  // one and what was there before) share it.
+  std::optional<int> writer(const Range& range) const {
+    auto after = written_.lower_bound(range.end);
+    if (after == written_.begin() || (--after)->second.end <= range.begin) return -1;
+    const bool all = after->first <= range.begin && after->second.end >= range.end;
+    return all ? std::optional(after->second.step) : std::nullopt;
   }
 
  private:
-  struct Owned {
+  struct Written {
     int64_t end = 0;
     int step = -1;
   };
 
   void split(int64_t at) {
-    auto after = owners_.upper_bound(at);
-    if (after == owners_.begin()) return;
-    Owned& before = (--after)->second;
+    auto after = written_.upper_bound(at);
+    if (after == written_.begin()) return;
+    Written& before = (--after)->second;
     if (after->first == at || before.end <= at) return;
-    owners_[at] = before;
+    written_[at] = before;
     before.end = at;
   }
 
-  std::map<int64_t, Owned> owners_;  // by first byte; they don't overlap
+  std::map<int64_t, Written> written_;  // by first byte; they don't overlap
 };
+
+// From the smallest stride up, each is longer than all that lies within it.
+bool elements_are_apart(const Buffer& buffer) {
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (size_t d = 0; d < buffer.strides.size(); ++d) {
+    if (buffer.type.shape[d] == 0) return true;
+    if (buffer.type.shape[d] > 1) dims.emplace_back(buffer.strides[d], buffer.type.shape[d]);
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t last = 0;  // element; byte_range has shown that 64 bits hold it
+  for (const auto& [stride, size] : dims) {
+    if (stride <= last) return false;
+    last += stride * (size - 1);
+  }
+  return true;
+}
 
 struct Access {
   Space space;
@@ -65,6 +83,13 @@ struct Access {
     return space == other.space && index == other.index && overlap(range, other.range);
   }
 };
+
+bool overlap_any(const std::vector<Access>& some, const std::vector<Access>& others) {
+  return std::any_of(some.begin(), some.end(), [&](const Access& one) {
+    return std::any_of(others.begin(), others.end(),
+                       [&](const Access& other) { return one.overlaps(other); });
+  });
+}
 
 // Operators whose rule must fit on a chip's own pieces as it does on whole tensors: those with one
 // text. (A rule made from attributes speaks of whole tensors: 5 of 9 heads need not share KV heads
@@ -135,20 +160,69 @@ class Walk {
     std::vector<Access> writes;
     for (const Buffer& buffer : step.operands) reads.push_back(access(buffer, false));
     for (const Buffer& buffer : step.results) writes.push_back(access(buffer, true));
-    for (const Access& read : reads)
-      if ((read.space == Space::kArena || read.space == Space::kOutput) &&
-          !owners_[{read.space, read.index}].whole(read.range))
-        broken(fmt::format("it reads bytes {} to {} of {}, which no step before wrote as a whole",
-                           read.range.begin, read.range.end,
-                           read.space == Space::kArena ? "the arena" : "an output"));
+    for (size_t r = 0; r < reads.size(); ++r) check_writer(step.operands[r], reads[r]);
+    check_strides(*op, step);
     check_sharing(*op, step, reads, writes);
     check_barrier(step, reads, writes);
     for (const Access& write : writes)
-      owners_[{write.space, write.index}].write(write.range, index);
-    if (exchange)
+      writers_[{write.space, write.index}].write(write.range, index);
+    if (exchange) {
       check_exchange(step);
-    else
+      check_meeting(step, index, reads, writes);
+    } else {
       check_rule(*op, step);
+    }
+  }
+
+  // What is read is what the step made that the plan had in mind: nothing has overwritten it.
+  void check_writer(const Buffer& buffer, const Access& read) const {
+    if (read.range.empty()) return;
+    const auto memory = writers_.find({read.space, read.index});
+    const std::optional<int> writer =
+        memory == writers_.end() ? -1 : memory->second.writer(read.range);
+    const bool needs_writer = read.space == Space::kArena || read.space == Space::kOutput;
+    if (writer == buffer.written_by && (writer != -1 || !needs_writer)) return;
+    const auto name = [](int step) { return step < 0 ? "no step" : fmt::format("step {}", step); };
+    broken(fmt::format("it reads bytes {} to {} of {} as those of {}, but {} wrote them last",
+                       read.range.begin, read.range.end, name_of(read.space),
+                       name(buffer.written_by), writer ? name(*writer) : "more than one step"));
+  }
+
+  static const char* name_of(Space space) {
+    switch (space) {
+      case Space::kArena:
+        return "the arena";
+      case Space::kParameter:
+        return "a parameter";
+      case Space::kInput:
+        return "an input";
+      default:
+        return "an output";
+    }
+  }
+
+  // The kernel takes what lies like this: it would read or write elsewhere otherwise.
+  void check_strides(const ops::OpDef& op, const Step& step) const {
+    for (size_t i = 0; i < step.operands.size(); ++i) {
+      const Buffer& buffer = step.operands[i];
+      if (buffer.space == Space::kParameter &&
+          chip_.pieces[static_cast<size_t>(buffer.index)].layout == ops::Layout::kPanels) {
+        if (op.panel_operand != static_cast<int>(i) && !(op.panels_readable && i == 0))
+          broken(fmt::format("operand {} lies in panels", i));
+      } else if (!ops::accepts(op.operand_strides, buffer.type.shape, buffer.strides)) {
+        broken(fmt::format("operand {} of shape {} has strides {}", i, to_string(buffer.type.shape),
+                           to_string(buffer.strides)));
+      }
+    }
+    for (size_t i = 0; i < step.results.size(); ++i) {
+      const Buffer& buffer = step.results[i];
+      if (!ops::accepts(op.result_strides, buffer.type.shape, buffer.strides))
+        broken(fmt::format("result {} of shape {} has strides {}", i, to_string(buffer.type.shape),
+                           to_string(buffer.strides)));
+      if (!elements_are_apart(buffer))
+        broken(fmt::format("elements of result {} of shape {} with strides {} share memory", i,
+                           to_string(buffer.type.shape), to_string(buffer.strides)));
+    }
   }
 
   void check_arguments(const ops::OpDef& op, const Step& step) const {
@@ -221,10 +295,6 @@ class Walk {
       broken(fmt::format("a buffer reaches to byte {} of {}", range.end, size));
     if (buffer.offset_bytes % dtype_bytes(buffer.type.dtype) != 0)
       broken(fmt::format("a buffer starts at byte {}", buffer.offset_bytes));
-    if (written)
-      for (size_t d = 0; d < buffer.strides.size(); ++d)
-        if (buffer.strides[d] == 0 && buffer.type.shape[d] > 1)
-          broken("a result has a stride of 0");
     return {buffer.space, buffer.space == Space::kArena ? 0 : buffer.index, range};
   }
 
@@ -253,13 +323,7 @@ class Walk {
       reads_.clear();
       writes_.clear();
     }
-    const auto meets = [](const std::vector<Access>& a, const std::vector<Access>& b) {
-      return std::any_of(a.begin(), a.end(), [&](const Access& one) {
-        return std::any_of(b.begin(), b.end(),
-                           [&](const Access& other) { return one.overlaps(other); });
-      });
-    };
-    if (meets(reads, writes_) || meets(writes, writes_) || meets(writes, reads_))
+    if (overlap_any(reads, writes_) || overlap_any(writes, writes_) || overlap_any(writes, reads_))
       broken("it needs a barrier before it");
     reads_.insert(reads_.end(), reads.begin(), reads.end());
     writes_.insert(writes_.end(), writes.begin(), writes.end());
@@ -275,9 +339,29 @@ class Walk {
         target.type.shape != exchange.to_shape(chip_index_) ||
         source.type.dtype != target.type.dtype)
       broken("it goes from " + to_string(source.type) + " to " + to_string(target.type));
+    int64_t bytes = 0;
     for (const Buffer* buffer : {&source, &target})
-      if (buffer->type.count() > 0 && !is_contiguous(buffer->type.shape, buffer->strides))
-        broken("its buffers are not contiguous");
+      if (buffer->space == Space::kArena) bytes += buffer->type.bytes();
+    if (bytes > chip_.transfer_bytes)
+      broken(fmt::format("it needs {} bytes for transfers, the chip states {}", bytes,
+                         chip_.transfer_bytes));
+  }
+
+  // Exchanges that meet together read and write at the same time.
+  void check_meeting(const Step& step, int index, const std::vector<Access>& reads,
+                     const std::vector<Access>& writes) {
+    if (!ops::exchange_of(step.attrs).with_previous) {
+      meeting_reads_.clear();
+      meeting_writes_.clear();
+    } else if (index == 0 ||
+               program_.steps[static_cast<size_t>(index) - 1].op != ops::exchange.name) {
+      broken("it meets together with the exchange before it, but there is none");
+    }
+    if (overlap_any(reads, meeting_writes_) || overlap_any(writes, meeting_writes_) ||
+        overlap_any(writes, meeting_reads_))
+      broken("it meets together with an exchange that uses the same memory");
+    meeting_reads_.insert(meeting_reads_.end(), reads.begin(), reads.end());
+    meeting_writes_.insert(meeting_writes_.end(), writes.begin(), writes.end());
   }
 
   static void check_rule(const ops::OpDef& op, const Step& step) {
@@ -308,9 +392,11 @@ class Walk {
   const GraphSignature& signature_;
   const Program& program_;
   const std::vector<Tensor>& tensors_;
-  std::map<std::pair<Space, int>, Owners> owners_;
-  std::vector<Access> reads_;   // since the last barrier
-  std::vector<Access> writes_;  // the same
+  std::map<std::pair<Space, int>, Writers> writers_;
+  std::vector<Access> reads_;          // since the last barrier
+  std::vector<Access> writes_;         // the same
+  std::vector<Access> meeting_reads_;  // of exchanges that meet together
+  std::vector<Access> meeting_writes_;
   int64_t arena_end_ = 0;
 };
 

@@ -91,7 +91,8 @@ class Decoder {
             .index = buffer.index(),
             .offset_bytes = buffer.offset_bytes(),
             .type = {enumerator(buffer.dtype(), DType::kBool), numbers(buffer.shape())},
-            .strides = numbers(buffer.strides())};
+            .strides = numbers(buffer.strides()),
+            .written_by = buffer.written_by()};
   }
 
   ops::Attr attr(const fb::Attr& attr) {

@@ -70,7 +70,7 @@ Offset<fb::Buffer> encode(FlatBufferBuilder& builder, const Buffer& buffer) {
   const auto strides = builder.CreateVector(buffer.strides);
   return fb::CreateBuffer(builder, static_cast<uint8_t>(buffer.space), buffer.index,
                           buffer.offset_bytes, static_cast<uint8_t>(buffer.type.dtype), shape,
-                          strides);
+                          strides, buffer.written_by);
 }
 
 Offset<fb::Attr> encode(FlatBufferBuilder& builder,

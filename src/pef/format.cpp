@@ -90,10 +90,10 @@ std::string encode_header(const Header& header) {
 
 Header decode_header(std::span<const std::byte> file, const std::string& path) {
   if (!text_of(file).starts_with(kMagic))
-    broken(path + " is not a PEF: it does not start with the bytes 89 50 45 46 0D 0A 1A 0A");
+    broken(path + " is not a PEF (it does not start as one); `shardwright compile` writes them");
   if (file.size() < static_cast<size_t>(kPageBytes))
-    broken(fmt::format("{} is truncated: {} bytes, a PEF has at least {}", path, file.size(),
-                       kPageBytes));
+    broken(fmt::format("{} is truncated: it has {} bytes, a PEF has at least {}; copy it again",
+                       path, file.size(), kPageBytes));
   ByteReader reader(file, path);
   reader.take(kMagic.size());
   const auto major = reader.number<uint32_t>();
@@ -103,9 +103,9 @@ Header decode_header(std::span<const std::byte> file, const std::string& path) {
   if (major != kMajor || required != 0)
     broken(fmt::format(
         "{} has PEF version {}.{}{}, written by {}; this program reads version {}.x."
-        " Compile it again: shardwright compile MODEL -o {}",
+        " Compile the model again with this one",
         path, major, minor, required != 0 ? fmt::format(" with features {:#x}", required) : "",
-        printable_producer(file), kMajor, path));
+        printable_producer(file), kMajor));
   Header header;
   header.file_bytes = reader.number<int64_t>();
   header.index_offset_bytes = reader.number<int64_t>();
@@ -120,7 +120,7 @@ Header decode_header(std::span<const std::byte> file, const std::string& path) {
     broken(path + " is damaged: its header does not have the digest that it states");
   const auto size = static_cast<int64_t>(file.size());
   if (header.file_bytes != size)
-    broken(fmt::format("{} is {}: it has {} bytes, its header states {}", path,
+    broken(fmt::format("{} is {}: it has {} bytes, its header states {}; copy it again", path,
                        size < header.file_bytes ? "truncated" : "damaged", size,
                        header.file_bytes));
   if (header.index_offset_bytes < kPageBytes || header.index_bytes < 0 ||

@@ -62,6 +62,8 @@ struct Buffer {
   int64_t offset_bytes = 0;
   TensorType type;  // local
   Strides strides;
+  // Of an operand: the step that made what is read here; -1: it was there before the first step.
+  int written_by = -1;
 };
 
 // The bytes of `type`. Throws Error(kBrokenFile) for a negative size, more than kMaxDims

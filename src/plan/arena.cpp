@@ -91,16 +91,35 @@ bool meet(const std::vector<Access>& some, const std::vector<Access>& others) {
   return false;
 }
 
+// Exchanges that meet together read and write at once; any other step is alone.
+struct Meeting {
+  int first = 0;
+  int last = 0;
+};
+
+std::vector<Meeting> meetings_of(const std::vector<pef::Step>& steps) {
+  std::vector<Meeting> meetings;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const int step = static_cast<int>(i);
+    meetings.push_back({step, step});
+    if (i == 0 || !steps[i].attrs.boolean("with_previous", false)) continue;
+    meetings[i].first = meetings[i - 1].first;
+    for (int j = meetings[i].first; j < step; ++j) meetings[static_cast<size_t>(j)].last = step;
+  }
+  return meetings;
+}
+
 }  // namespace
 
 void find_lifetimes(const std::vector<pef::Step>& steps, std::vector<Storage>& storages) {
+  const std::vector<Meeting> meetings = meetings_of(steps);
   for (size_t i = 0; i < steps.size(); ++i)
     for (const auto* list : {&steps[i].operands, &steps[i].results})
       for (const pef::Buffer& buffer : *list) {
         if (buffer.space != pef::Space::kArena) continue;
         Storage& storage = storages[static_cast<size_t>(buffer.index)];
-        if (storage.first_step < 0) storage.first_step = static_cast<int>(i);
-        storage.last_step = std::max(storage.last_step, static_cast<int>(i));
+        if (storage.first_step < 0) storage.first_step = meetings[i].first;
+        storage.last_step = std::max(storage.last_step, meetings[i].last);
         storage.exchanged |= steps[i].op == ops::exchange.name;
       }
 }

@@ -27,7 +27,7 @@ Places GraphPlanner::contiguous(ir::ValueId value) const {
 
 bool GraphPlanner::all_accept(ops::Strided strided, ir::ValueId value, const Places& places) const {
   for (size_t c = 0; c < n_chips(); ++c)
-    if (!accepts(strided, type(c, value).shape, places[c].strides)) return false;
+    if (!ops::accepts(strided, type(c, value).shape, places[c].strides)) return false;
   return true;
 }
 

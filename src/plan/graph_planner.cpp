@@ -18,8 +18,9 @@ const ops::OpDef& copy_op() {
   return *op;
 }
 
-pef::Buffer buffer_at(const TensorType& type, const Place& place) {
-  return {place.space, place.index, place.offset * dtype_bytes(type.dtype), type, place.strides};
+pef::Buffer buffer_at(const TensorType& type, const Place& place, int written_by = -1) {
+  return {place.space, place.index,   place.offset * dtype_bytes(type.dtype),
+          type,        place.strides, written_by};
 }
 
 // "model.layers.0.mlp.up_proj model.py:41"
@@ -40,7 +41,8 @@ GraphPlanner::GraphPlanner(const ir::Graph& global, const std::vector<ir::Graph>
       targets_(output_targets(global, chips)),
       targets_of_(chips[0].values.size()),
       last_read_(chips[0].values.size(), -1),
-      places_(chips[0].values.size()) {
+      places_(chips[0].values.size()),
+      written_by_(chips[0].values.size(), -1) {
   for (const ir::Graph& graph : chips_) {
     CHECK(graph.nodes.size() == structure().nodes.size());
     CHECK(graph.inputs.size() == global.inputs.size());
@@ -97,7 +99,8 @@ void GraphPlanner::place_inputs(const ir::Graph& global, const std::vector<int>&
       continue;
     }
     settle(input.value, contiguous(input.value));
-    emit_copy(types(input.value), at, places(input.value), "input " + input.name);
+    emit_copy(input.value, types(input.value), at, places(input.value), "input " + input.name);
+    written_by_[static_cast<size_t>(input.value)] = n_steps() - 1;
   }
 }
 
@@ -124,6 +127,7 @@ bool GraphPlanner::stay_view(size_t n) {
       copied = std::min(copied, bytes(result) + cost(result, places));
   if (cost(result, *seen) > copied) return false;
   settle(result, *seen);
+  written_by_[static_cast<size_t>(result)] = written_by_[static_cast<size_t>(node.inputs[0])];
   return true;
 }
 
@@ -156,21 +160,24 @@ void GraphPlanner::emit(size_t n) {
         node.op == &ops::exchange ? ops::to_attrs(ops::exchange_of(node.attrs)) : node.attrs;
     for (ir::ValueId id : node.inputs)
       step.operands.push_back(id == ir::kNoValue ? pef::Buffer{}
-                                                 : buffer_at(type(c, id), places(id)[c]));
+                                                 : buffer_at(type(c, id), places(id)[c],
+                                                             written_by_[static_cast<size_t>(id)]));
     for (ir::ValueId id : node.outputs)
       step.results.push_back(buffer_at(type(c, id), places(id)[c]));
     step.begins = node.begins;
     step.source = source_of(chips_[c], node);
     plan_.steps[c].push_back(std::move(step));
   }
+  for (ir::ValueId id : structure().nodes[n].outputs)
+    written_by_[static_cast<size_t>(id)] = n_steps() - 1;
 }
 
-void GraphPlanner::emit_copy(const std::vector<TensorType>& types, const Places& from,
-                             const Places& to, const std::string& source) {
+void GraphPlanner::emit_copy(ir::ValueId value, const std::vector<TensorType>& types,
+                             const Places& from, const Places& to, const std::string& source) {
   for (size_t c = 0; c < n_chips(); ++c) {
     pef::Step step;
     step.op = copy_op().name;
-    step.operands.push_back(buffer_at(types[c], from[c]));
+    step.operands.push_back(buffer_at(types[c], from[c], written_by_[static_cast<size_t>(value)]));
     step.results.push_back(buffer_at(types[c], to[c]));
     step.source = source;
     plan_.steps[c].push_back(std::move(step));
@@ -207,7 +214,7 @@ void GraphPlanner::copy_outputs() {
       if (element_count(shape) == 0) from.back().offset = 0;
       parts.push_back({dtype, std::move(shape)});
     }
-    if (!there) emit_copy(parts, from, to, "output");
+    if (!there) emit_copy(target.value, parts, from, to, "output");
   }
 }
 
@@ -225,12 +232,14 @@ void GraphPlanner::write_back() {
     if (places(output.value)[0].space == pef::Space::kParameter) {
       const Places held = places(output.value);
       settle(output.value, contiguous(output.value));
-      emit_copy(types(output.value), held, places(output.value), "buffer " + output.name);
+      emit_copy(output.value, types(output.value), held, places(output.value),
+                "buffer " + output.name);
+      written_by_[static_cast<size_t>(output.value)] = n_steps() - 1;
     }
     copies.emplace_back(output.value, to);
   }
   for (const auto& [value, to] : copies) {
-    emit_copy(types(value), places(value), to, "buffer");
+    emit_copy(value, types(value), places(value), to, "buffer");
   }
 }
 

@@ -71,9 +71,10 @@ class GraphPlanner {
   bool dies(const Place& memory, size_t n) const;
   bool fits_in_place(size_t n, ir::ValueId operand, ir::ValueId result, const Places& wanted) const;
 
-  // A step that copies tensors of these types (one a chip).
-  void emit_copy(const std::vector<TensorType>& types, const Places& from, const Places& to,
-                 const std::string& source);
+  // A step that copies tensors of these types (one a chip), which `value` is or is part of.
+  void emit_copy(ir::ValueId value, const std::vector<TensorType>& types, const Places& from,
+                 const Places& to, const std::string& source);
+  int n_steps() const { return static_cast<int>(plan_.steps[0].size()); }
   std::vector<TensorType> types(ir::ValueId value) const;
 
   const std::vector<ir::Graph>& chips_;
@@ -82,6 +83,7 @@ class GraphPlanner {
   std::vector<std::vector<size_t>> targets_of_;  // of each value: indices of targets_
   std::vector<int64_t> last_read_;               // of each value: node
   std::vector<Places> places_;                   // of each value
+  std::vector<int> written_by_;                  // of each value: the step that made it, or -1
   std::unordered_map<ir::ValueId, Cost> contiguous_costs_;
   std::unordered_map<int, std::vector<ir::ValueId>> storage_values_;
   std::unordered_map<int, ir::ValueId> buffers_;  // piece -> input that holds it

@@ -1,4 +1,4 @@
-// Where values lie: strides that kernels take, and views backwards.
+// Where values lie: normal strides, and views backwards.
 #include "plan/layout.h"
 
 #include "base/check.h"
@@ -14,40 +14,6 @@ Strides normal_strides(const Shape& shape, Strides strides) {
     gapless = strides[d] * shape[d];
   }
   return strides;
-}
-
-namespace {
-
-// The last dimension has no gaps, all others together are rows at one distance.
-bool are_rows(const Shape& shape, const Strides& strides) {
-  if (shape.empty()) return true;
-  if (shape.back() > 1 && strides.back() != 1) return false;
-  int64_t rows = 1;
-  int64_t distance = 0;
-  for (size_t d = shape.size() - 1; d-- > 0;) {
-    if (shape[d] == 1) continue;
-    if (rows == 1) distance = strides[d];
-    if (strides[d] != distance * rows || distance < shape.back()) return false;
-    rows *= shape[d];
-  }
-  return true;
-}
-
-}  // namespace
-
-bool accepts(ops::Strided strided, const Shape& shape, const Strides& strides) {
-  if (element_count(shape) == 0) return true;
-  switch (strided) {
-    case ops::Strided::kNo:
-      return is_contiguous(shape, strides);
-    case ops::Strided::kRows:
-      return are_rows(shape, strides);
-    case ops::Strided::kLast:
-      return shape.empty() || shape.back() == 1 || strides.back() == 1;
-    case ops::Strided::kAny:
-      return true;
-  }
-  return false;
 }
 
 std::optional<Strides> strides_before_views(const Shape& shape, const Shape& seen_shape,

@@ -1,4 +1,4 @@
-// Where values lie: places, and which strides a kernel takes.
+// Where values lie: places, and strides seen through views.
 #pragma once
 
 #include <optional>
@@ -23,8 +23,6 @@ using Places = std::vector<Place>;  // one a chip
 // The strides of dimensions of size 1 don't matter: they become those of a tensor without gaps, so
 // that equal places have equal strides. Of a tensor without elements all do.
 Strides normal_strides(const Shape& shape, Strides strides);
-
-bool accepts(ops::Strided strided, const Shape& shape, const Strides& strides);
 
 // Through views, element (i...) of `shape` is seen as an element of `seen_shape`; over a contiguous
 // tensor of `shape` the seen one has the strides `seen`. The strides of `shape` for which the seen

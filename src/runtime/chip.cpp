@@ -40,6 +40,7 @@ void Chip::load(Member& member) {
   for (const pef::Piece& piece : plan_.pieces) load_piece(member, piece);
   if (member.thread() != 0) return;
   try {
+    if (fault_) fault_(index_, -1);
     int64_t scratch = 0;
     for (size_t g = 0; g < programs_.size(); ++g) {
       make_program(plan_.programs[g], programs_[g]);
@@ -47,8 +48,17 @@ void Chip::load(Member& member) {
         if (step.kernel) scratch = std::max(scratch, step.kernel->scratch_bytes());
     }
     scratch_ = Memory(scratch);
-  } catch (const std::exception& error) {
-    load_error_ = error.what();
+  } catch (...) {
+    load_error_ = std::current_exception();
+  }
+}
+
+void Chip::check_loaded(const std::string& path) const {
+  if (!load_error_) return;
+  try {
+    std::rethrow_exception(load_error_);
+  } catch (const Error& error) {
+    throw error.within(path);
   }
 }
 
@@ -122,6 +132,7 @@ std::byte* Chip::address_of(const pef::Buffer& buffer) const {
 void Chip::make_program(const pef::Program& program, Program& ready) {
   ready.steps.resize(program.steps.size());
   bool scratch_used = false;  // since the last barrier
+  size_t first_exchange = 0;  // of those that meet together
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const pef::Step& step = program.steps[i];
     ReadyStep& out = ready.steps[i];
@@ -130,9 +141,11 @@ void Chip::make_program(const pef::Program& program, Program& ready) {
     for (const pef::Buffer& buffer : step.operands) out.operands.push_back(address_of(buffer));
     for (const pef::Buffer& buffer : step.results) out.results.push_back(address_of(buffer));
     if (is_exchange(step)) {
-      out.exchange = communicator_->prepare(ops::exchange_of(step.attrs),
-                                            step.operands[0].type.dtype, step.source);
-      out.barrier = true;
+      const ops::Exchange exchange = ops::exchange_of(step.attrs);
+      out.exchange = communicator_->prepare(exchange, step.operands[0].type.dtype, step.source);
+      first_exchange = exchange.with_previous ? first_exchange : i;
+      out.barrier = first_exchange == i;
+      ready.steps[first_exchange].transfers.emplace_back();  // bind() fills it
       continue;
     }
     const ops::OpDef* op = ops::find_op(step.op);
@@ -169,9 +182,12 @@ void Chip::bind(int graph, const Binding& binding) {
       return;
     slot = const_cast<std::byte*>(static_cast<const std::byte*>(base)) + buffer.offset_bytes;
   };
+  comm::Transfer* transfer = nullptr;  // of this exchange
   for (ReadyStep& step : programs_[static_cast<size_t>(graph)].steps) {
     for (size_t i = 0; i < step.operands.size(); ++i) at(step.step->operands[i], step.operands[i]);
     for (size_t i = 0; i < step.results.size(); ++i) at(step.step->results[i], step.results[i]);
+    if (!step.transfers.empty()) transfer = step.transfers.data();
+    if (step.exchange) *transfer++ = {step.exchange.get(), step.operands[0], step.results[0]};
   }
 }
 
@@ -183,24 +199,24 @@ std::string Chip::describe_position(int graph) const {
                      steps[step].step->source);
 }
 
-// Thread 0: says where the chip is; runs the test's fault. The same answer on all threads.
-bool Chip::before_step(Member& member, size_t step) {
-  if (member.thread() == 0) {
-    position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
-    if (fault_) {
-      try {
-        fault_(index_, static_cast<int>(step));
-      } catch (const std::exception& error) {
-        communicator_->abort(
-            {index_, fmt::format("chip {} failed at step {}: {}", index_, step, error.what())});
-        stop_ = true;
-      }
-    }
+// Thread 0 alone: says where the chip is, and runs the test's fault.
+void Chip::before_step(size_t step) {
+  position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
+  if (!fault_) return;
+  try {
+    fault_(index_, static_cast<int>(step));
+  } catch (const std::exception& error) {
+    communicator_->abort(
+        {index_, fmt::format("chip {} failed at step {}: {}", index_, step, error.what())});
   }
-  if (!fault_) return true;
+}
+
+// The team meets. False, on all threads alike, if the run has been aborted: a chip that comes back
+// late must not go on to write into the user's arrays.
+bool Chip::meet(Member& member, int meeting) {
+  bool& stop = stop_[meeting % 2];  // a slow thread may still read the one of the meeting before
+  if (member.thread() == 0) stop = communicator_->aborted();
   member.barrier();
-  const bool stop = stop_;
-  member.barrier();  // all have read it before thread 0 may write it again
   return !stop;
 }
 
@@ -208,11 +224,9 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
   const int64_t start = time ? now_ns() : 0;
   bool go_on = true;
   int64_t waited_ns = 0;
-  if (step.barrier) member.barrier();
-  if (step.exchange) {
+  if (!step.transfers.empty()) {
     if (member.thread() == 0) in_exchange_.store(true, std::memory_order_relaxed);
-    go_on = communicator_->run(member, {step.exchange.get(), step.operands[0], step.results[0]},
-                               waited_ns);
+    go_on = communicator_->run(member, step.transfers, waited_ns);
     if (member.thread() == 0) in_exchange_.store(false, std::memory_order_relaxed);
   } else if (step.kernel) {
     step.kernel->run(member, step.operands.data(), step.results.data(), scratch_.data());
@@ -228,14 +242,12 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
 }
 
 void Chip::walk(Member& member, int graph, std::vector<StepTime>* times) {
-  if (member.thread() == 0) {
-    stop_ = false;
-    position_.store(0, std::memory_order_relaxed);
-  }
-  member.barrier();
   auto& steps = programs_[static_cast<size_t>(graph)].steps;
+  int meetings = 0;
+  if (!meet(member, meetings++)) return;
   for (size_t i = 0; i < steps.size(); ++i) {
-    if (!before_step(member, i)) return;
+    if (member.thread() == 0) before_step(i);
+    if ((steps[i].barrier || fault_) && !meet(member, meetings++)) return;
     if (!run_step(member, steps[i], times ? &(*times)[i] : nullptr)) return;
   }
   if (member.thread() == 0)

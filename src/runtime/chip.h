@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -47,9 +48,10 @@ class Chip {
        std::unique_ptr<comm::Communicator> communicator, int n_threads, std::vector<int> cpus);
 
   Team& team() { return team_; }
-  // Fills the chip's memory and makes its kernels: called by all threads of the team. Throws on
-  // thread 0 alone (see `load_error`).
+  // Fills the chip's memory and makes its kernels: called by all threads of the team. What goes
+  // wrong is thrown by `check_loaded`, with the file's path in front of an Error.
   void load(Member& member);
+  void check_loaded(const std::string& path) const;
   // Walks the program of `graph`: called by all threads of the team. A fault on this chip aborts
   // the run on all.
   void walk(Member& member, int graph, std::vector<StepTime>* times);
@@ -64,7 +66,6 @@ class Chip {
   // This chip's piece of parameter memory, and back to whole rows.
   void read_piece(int piece, std::byte* whole) const;
   int64_t scratch_bytes() const { return scratch_.bytes(); }
-  const std::string& load_error() const { return load_error_; }
   void set_fault(std::function<void(int, int)> fault) { fault_ = std::move(fault); }
 
  private:
@@ -72,6 +73,7 @@ class Chip {
     const pef::Step* step = nullptr;
     std::unique_ptr<ops::Kernel> kernel;  // or
     std::unique_ptr<comm::PreparedExchange> exchange;
+    std::vector<comm::Transfer> transfers;  // of the first of exchanges that meet together: of all
     std::vector<const void*> operands;
     std::vector<void*> results;
     bool barrier = true;
@@ -85,7 +87,8 @@ class Chip {
   std::byte* address_of(const pef::Buffer& buffer) const;
   void load_piece(Member& member, const pef::Piece& piece);
   bool run_step(Member& member, ReadyStep& step, StepTime* time);
-  bool before_step(Member& member, size_t step);
+  void before_step(size_t step);
+  bool meet(Member& member, int meeting);
 
   int index_;
   const pef::File& file_;
@@ -93,11 +96,11 @@ class Chip {
   std::unique_ptr<comm::Communicator> communicator_;
   Memory parameters_, arena_, scratch_;
   std::vector<Program> programs_;
-  std::string load_error_;
+  std::exception_ptr load_error_;
   std::function<void(int, int)> fault_;
   std::atomic<int64_t> position_{0};
   std::atomic<bool> in_exchange_{false};
-  bool stop_ = false;  // written by thread 0 before a barrier
+  bool stop_[2] = {};  // written by thread 0 before a barrier, of even and odd meetings
   Team team_;          // last: its threads end before the memory goes
 };
 

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/patience.h"
 #include "comm/threads.h"
 #include "runtime/chip.h"
 
@@ -21,9 +22,10 @@ int64_t now_ns() {
       .count();
 }
 
-constexpr int64_t kWatchEvery_ns =
-    50'000'000;                               // how often the caller looks whether the chips go on
-constexpr int64_t kGrace_ns = 2'000'000'000;  // after a failure, for the other chips to leave
+// How often the caller looks whether the chips go on; more often for a short deadline.
+constexpr int64_t kWatchEvery_ns = 50'000'000;
+// After a failure, for the other chips to leave; the deadline if that is shorter.
+constexpr int64_t kGrace_ns = 2'000'000'000;
 
 void check_array(const std::string& graph, const char* kind, const pef::Signature& want,
                  const TensorType& got) {
@@ -53,16 +55,22 @@ struct Session::State {
       chips[i]->team().start([job, i](Member& member) { job(i, member); });
   }
   void watch(int graph);
+  int64_t grace_end_ns() const {
+    return now_ns() + std::min(kGrace_ns, options.deadline_ms * 1'000'000);
+  }
   void finish_failed(const comm::Failure& failure);
 };
 
 // Waits for all chips. A chip that stays at one step (and does not wait for another) beyond the
 // deadline ends the run.
 void Session::State::watch(int graph) {
-  std::vector<int64_t> at(chips.size(), -1), since(chips.size(), now_ns());
+  std::vector<int64_t> at(chips.size(), -1);
   const int64_t deadline_ns = options.deadline_ms * 1'000'000;
+  const int64_t every_ns = std::min(kWatchEvery_ns, deadline_ns / 8);
+  const auto fresh = [&] { return Patience(deadline_ns, now_ns()); };
+  std::vector<Patience> patience(chips.size(), fresh());
   for (size_t chip = 0; chip < chips.size();) {
-    if (chips[chip]->team().wait(now_ns() + kWatchEvery_ns)) {
+    if (chips[chip]->team().wait(now_ns() + every_ns)) {
       ++chip;
       continue;
     }
@@ -71,13 +79,12 @@ void Session::State::watch(int graph) {
       const int64_t position = chips[i]->position();
       if (position != at[i] || chips[i]->in_exchange()) {
         at[i] = position;
-        since[i] = now_ns();
-      } else if (now_ns() - since[i] > deadline_ns) {
+        patience[i] = fresh();
+      } else if (patience[i].is_spent(now_ns()) && !chips[i]->team().wait(0)) {
         const comm::Failure failure{
             static_cast<int>(i),
             fmt::format("chip {} made no progress for {} ms at {}", i, options.deadline_ms,
                         chips[i]->describe_position(graph))};
-        if (i < chip) continue;  // it has ended
         world->abort(failure);
         return finish_failed(failure);
       }
@@ -87,7 +94,7 @@ void Session::State::watch(int graph) {
 }
 
 void Session::State::finish_failed(const comm::Failure& failure) {
-  const int64_t until = now_ns() + kGrace_ns;
+  const int64_t until = grace_end_ns();
   for (auto& chip : chips)
     if (!chip->team().wait(until)) broken = true;
   if (!broken) world->reset();
@@ -102,7 +109,7 @@ Session::~Session() {
   if (!state_->broken) return;
   // A chip that came back meanwhile can be joined. One that still hangs can't: its memory is left
   // to it rather than freed under it.
-  const int64_t until = now_ns() + kGrace_ns;
+  const int64_t until = state_->grace_end_ns();
   for (auto& chip : state_->chips) {
     if (chip->team().wait(until)) continue;
     (void)state_.release();
@@ -134,6 +141,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
     s.chips.push_back(
         std::make_unique<Chip>(chip, *s.file, s.plan->chips[static_cast<size_t>(chip)],
                                s.world->communicator(chip), s.threads, std::move(mine)));
+    s.chips.back()->set_fault(options.fault);
   }
   // Hash what will be read before any chip believes it.
   if (options.verify != SessionOptions::Verify::kNone)
@@ -141,9 +149,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
       for (const pef::Piece& piece : chip.pieces) (void)s.file->tensor(piece.tensor);
   s.start_all([&](size_t chip, Member& member) { s.chips[chip]->load(member); });
   for (auto& chip : s.chips) chip->team().wait();
-  for (auto& chip : s.chips)
-    if (!chip->load_error().empty())
-      throw Error(ErrorCode::kBrokenFile, path + ": " + chip->load_error());
+  for (auto& chip : s.chips) chip->check_loaded(path);
   return session;
 }
 

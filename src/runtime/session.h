@@ -19,6 +19,8 @@ struct SessionOptions {
   int64_t deadline_ms = 30'000;
   bool pin = true;  // where threads <= allowed CPUs
   enum class Verify : uint8_t { kLazy, kEager, kNone } verify = Verify::kLazy;
+  // For tests: called by each chip in `load` with step -1 and before each step; may throw or block.
+  std::function<void(int chip, int step)> fault = {};
 };
 
 // A user's whole, contiguous array.
@@ -56,7 +58,8 @@ class Session {
 
   // Runs graph `graph` (index). Inputs and outputs by the order of its signature. Throws
   // Error(kUsage): wrong count, dtype or shape; Error(kPeerFailed): a chip failed or missed a
-  // deadline: names it.
+  // deadline: names it. Where it hangs ("load the PEF again") it may still come back and end the
+  // kernel that it was in: leave the arrays to it.
   void run(int graph, const std::vector<ConstArray>& inputs, const std::vector<Array>& outputs);
   // The same `runs` times, timing every step (with a barrier after each): [chip][step].
   std::vector<std::vector<StepProfile>> profile(int graph, const std::vector<ConstArray>& inputs,
@@ -65,7 +68,7 @@ class Session {
   // manifest().tensors.
   SharedBytes parameter(int index) const;
 
-  // For tests: called by chip `chip` before each step; may throw or block.
+  // For tests: SessionOptions::fault from now on.
   void set_fault(const std::function<void(int chip, int step)>& fault);
 
  private:

@@ -78,7 +78,7 @@ Allowed in_batch_mode(const ConstraintView& view) {
 // Rows that several chips need (a shared KV head) are computed by each of them: computing them once
 // and exchanging them would win fractions of a percent in the model and cost a transfer.
 bool computes_rows_once(const ConstraintView& view, const Strategy& strategy) {
-  return strategy.own &&
+  return strategy.variant == Variant::kOwn &&
          view.rule.factors[static_cast<size_t>(strategy.factor)].kind == ops::FactorKind::kPlain;
 }
 

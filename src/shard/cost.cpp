@@ -77,8 +77,7 @@ double node_seconds(const ir::Graph& graph, const ir::Node& node, const Rule& ru
   if (node.op->view != nullptr || context.adds_gemm_result) return 0;
   double share = 1;
   if (strategy.factor >= 0) {
-    Cuts cuts = *factor_cuts(graph, node, rule, strategy.factor, colours);
-    if (strategy.own) cuts = own_cuts(cuts);
+    const Cuts cuts = strategy_cuts(graph, node, rule, strategy, colours);
     share = static_cast<double>(largest_piece(cuts)) /
             static_cast<double>(rule.factors[static_cast<size_t>(strategy.factor)].size);
   }
@@ -125,6 +124,12 @@ double conversion_seconds(const ir::Graph& graph, ir::ValueId value, const State
       return a + (n - 1) / (n * n) * b + extra;
     case Transfer::kOverlapReduce:
       return a + extra;
+    case Transfer::kRebalance: {  // a chip copies its own rows too
+      const Cuts cuts = state_cuts(graph, value, c.reached, colours);
+      return a +
+             b * static_cast<double>(largest_piece(cuts)) /
+                 static_cast<double>(graph.type(value).shape[static_cast<size_t>(c.reached.dim)]);
+    }
   }
   return 0;
 }

@@ -183,9 +183,9 @@ std::vector<std::string> notes_of(const Formulation& f, size_t g, const Solution
                     f.facts[g].rules[n]->factors[static_cast<size_t>(strategy.factor)].name);
       notes.add(note + instead, graph.describe(graph.nodes[n]));
     }
-    if (strategy.factor >= 0)
+    if (strategy.factor >= 0 && strategy.variant != Variant::kEven)
       add_uneven(f, g, n, strategy.factor, &uneven);
-    else if (solution.options.mode == Mode::kWeight)
+    else if (strategy.factor < 0 && solution.options.mode == Mode::kWeight)
       add_whole(f, g, n, &notes);
   }
   std::vector<std::string> texts = notes.all();

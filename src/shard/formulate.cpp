@@ -10,8 +10,9 @@
 namespace shardwright::shard {
 namespace {
 
-bool is_plain_split(const State& state) {
-  return state.is_split() && state.variant == Variant::kSame;
+// A state in which a tensor can be stored.
+bool is_stored_split(const State& state) {
+  return state.is_split() && (state.variant == Variant::kSame || state.variant == Variant::kEven);
 }
 
 // Index of the input that a buffer mutation writes.
@@ -122,7 +123,7 @@ States Formulation::input_states(const std::vector<std::pair<size_t, size_t>>& u
     for (const Reader& reader : readers_of(g, input.value))
       for (const int id : reader.operands)
         for (const State& state : kinds_.states()[id])
-          if (is_plain_split(state)) domain.insert(state);
+          if (is_stored_split(state)) domain.insert(state);
   }
   bool split_only = false;
   for (const auto& [g, i] : uses) split_only = split_only || stored_split_[g][i];

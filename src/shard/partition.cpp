@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "shard/cost.h"
+#include "shard/merge_exchanges.h"
 
 namespace shardwright::shard {
 namespace {
@@ -25,6 +26,7 @@ std::string suffix_of(const State& state) {
   std::string text = "split" + std::to_string(state.dim);
   if (state.variant == Variant::kSum) text += "_sum";
   if (state.variant == Variant::kOwn) text += "_own";
+  if (state.variant == Variant::kEven) text += "_even";
   return text;
 }
 
@@ -297,6 +299,7 @@ std::vector<ir::Graph> partition(const ir::Module&, const ir::Graph& graph,
   std::vector<ir::Graph> chips;
   for (int chip = 0; chip < solution.options.n_chips; ++chip)
     chips.push_back(ChipBuilder(graph, solution, chip).build());
+  merge_exchanges(&chips);
   return chips;
 }
 

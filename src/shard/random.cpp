@@ -20,10 +20,10 @@ std::vector<State> stored_states(const ir::Graph& graph, ir::ValueId value,
   return states;
 }
 
-// A split whose pieces don't overlap has no variants.
+// A split whose pieces don't overlap is neither sum nor own.
 bool is_normal(const ir::Graph& graph, ir::ValueId value, const State& state,
                const Colours& colours) {
-  return !state.is_split() || state.variant == Variant::kSame ||
+  return !state.is_split() || state.variant == Variant::kSame || state.variant == Variant::kEven ||
          overlaps(state_cuts(graph, value, split(state.dim), colours));
 }
 

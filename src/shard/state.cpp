@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/checked.h"
 
 namespace shardwright::shard {
 
@@ -18,10 +19,8 @@ std::string to_string(const State& state) {
     case StateKind::kSplit:
       break;
   }
-  const char* variant = state.variant == Variant::kSum   ? ", sum"
-                        : state.variant == Variant::kOwn ? ", own"
-                                                         : "";
-  return "split(" + std::to_string(state.dim) + variant + ")";
+  constexpr const char* kNames[] = {"", ", sum", ", own", ", even"};
+  return "split(" + std::to_string(state.dim) + kNames[static_cast<int>(state.variant)] + ")";
 }
 
 // Cuts begin in chip order, so a piece can only overlap what earlier chips have reached.
@@ -46,6 +45,19 @@ Cuts own_cuts(const Cuts& cuts) {
   return own;
 }
 
+Cuts even_cuts(int64_t size, int n) {
+  constexpr int64_t kPanelRows = 32;
+  const int64_t unit = size >= kPanelRows * n ? kPanelRows : 1;
+  const int64_t units = ceil_div(size, unit);
+  Cuts cuts;
+  for (int64_t i = 0, begin = 0; i < n; ++i) {
+    const int64_t end = std::min(size, begin + (units / n + (i < units % n ? 1 : 0)) * unit);
+    cuts.push_back({begin, end});
+    begin = end;
+  }
+  return cuts;
+}
+
 int count_pieces(const Cuts& cuts) {
   return static_cast<int>(
       std::count_if(cuts.begin(), cuts.end(), [](const Range& r) { return r.end > r.begin; }));
@@ -62,6 +74,7 @@ bool converts_locally(const State& from, const State& to) {
   if (!from.is_split()) return false;
   if (to.kind == StateKind::kPartialSum) return true;
   if (!to.is_split() || to.dim != from.dim) return false;
+  if (from.variant == Variant::kEven || to.variant == Variant::kEven) return false;
   if (from.variant == Variant::kSame) return true;
   return from.variant == Variant::kOwn && to.variant == Variant::kSum;
 }
@@ -71,7 +84,8 @@ Conversion conversion(const State& from, const State& to) {
   // What is no target of an exchange is made from the whole value, or from owned rows.
   State reached = to;
   const bool same_dim = from.is_split() && to.is_split() && from.dim == to.dim;
-  if (to.is_partial() || (same_dim && from.variant == Variant::kOwn))
+  const bool even = same_dim && (from.variant == Variant::kEven || to.variant == Variant::kEven);
+  if (to.is_partial() || (same_dim && from.variant == Variant::kOwn && !even))
     reached = kWhole;
   else if (to.is_split() && to.variant == Variant::kSum)
     reached.variant = Variant::kOwn;
@@ -79,12 +93,13 @@ Conversion conversion(const State& from, const State& to) {
   if (from.is_partial())
     return {reached.is_split() ? Transfer::kReduceScatter : Transfer::kAllReduce, reached};
   if (!reached.is_split()) return {Transfer::kAllGather, reached};
+  if (even) return {Transfer::kRebalance, reached};
   return {same_dim ? Transfer::kOverlapReduce : Transfer::kAllToAll, reached};
 }
 
 const char* transfer_name(Transfer transfer) {
-  constexpr const char* kNames[] = {"",           "all_reduce", "reduce_scatter",
-                                    "all_gather", "all_to_all", "overlap_reduce"};
+  constexpr const char* kNames[] = {"",           "all_reduce",     "reduce_scatter", "all_gather",
+                                    "all_to_all", "overlap_reduce", "rebalance"};
   return kNames[static_cast<int>(transfer)];
 }
 

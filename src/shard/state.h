@@ -10,11 +10,14 @@
 namespace shardwright::shard {
 
 enum class StateKind : uint8_t { kWhole, kPartialSum, kPartialMax, kSplit };
-// Of a split. They differ only where cuts overlap; without overlap every split is kSame.
+// Of a split. The first three have the cuts of the dimension's colour and differ only where these
+// overlap; without overlap every such split is kSame.
 //   same  where cuts overlap the copies are equal
 //   sum   a row's value is the sum over the chips that hold it
 //   own   a row belongs to the first chip that has it
-enum class Variant : uint8_t { kSame, kSum, kOwn };
+//   even  the rows of this dimension spread evenly, whatever its colour says: 9 heads of 64 rows
+//         over 2 chips are 288 + 288 rows, not 5 + 4 heads
+enum class Variant : uint8_t { kSame, kSum, kOwn, kEven };
 
 struct State {
   StateKind kind = StateKind::kWhole;
@@ -41,7 +44,9 @@ std::string to_string(const State& state);  // "whole", "partial(sum)", "split(1
 using Cuts = std::vector<Range>;  // one a chip; uneven, empty or overlapping
 
 bool overlaps(const Cuts& cuts);
-Cuts own_cuts(const Cuts& cuts);     // each row to the first chip that has it
+Cuts own_cuts(const Cuts& cuts);  // each row to the first chip that has it
+// `size` rows over n chips, in multiples of the rows of a gemm's panel where there are enough.
+Cuts even_cuts(int64_t size, int n);
 int count_pieces(const Cuts& cuts);  // that are not empty
 int64_t largest_piece(const Cuts& cuts);
 
@@ -53,7 +58,8 @@ enum class Transfer : uint8_t {
   kReduceScatter,
   kAllGather,
   kAllToAll,
-  kOverlapReduce
+  kOverlapReduce,
+  kRebalance  // the same dimension, cut elsewhere
 };
 struct Conversion {
   Transfer transfer = Transfer::kNone;

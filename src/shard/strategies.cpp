@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/checked.h"
+#include "shard/cost.h"
 
 namespace shardwright::shard {
 namespace {
@@ -92,6 +93,7 @@ class Enumerator {
   void add_splits(int f) {
     const std::optional<Cuts> cuts = factor_cuts(graph_, node_, rule_, f, colours_);
     if (!cuts) return;
+    if (is_better_even(f, *cuts)) add_split(f, Variant::kEven, {});
     if (!overlaps(*cuts)) {
       add_split(f, Variant::kSame, {});
       return;
@@ -113,6 +115,23 @@ class Enumerator {
     }
   }
 
+  // Where a colour's grains are coarse (heads), a gemm may cut its rows anywhere else: the pieces
+  // then go to where the colour wants them.
+  bool is_better_even(int f, const Cuts& cuts) const {
+    const int64_t size = rule_.factors[static_cast<size_t>(f)].size;
+    if (!is_gemm(node_, rule_) || count_pieces(cuts) < colours_.n_chips ||
+        largest_piece(even_cuts(size, colours_.n_chips)) >= largest_piece(cuts))
+      return false;
+    const auto is_simple = [&](const Words& words) {
+      const int dim = Rule::dim_of(words, f);
+      if (dim < 0) return !rule_.contains(words, f);
+      const ops::Word& word = words[static_cast<size_t>(dim)];
+      return word.factors.size() == 1 && word.share == 1;
+    };
+    return std::all_of(rule_.operands.begin(), rule_.operands.end(), is_simple) &&
+           std::all_of(rule_.results.begin(), rule_.results.end(), is_simple);
+  }
+
   bool shares(int f) const {
     const auto shared = [&](const Words& words) {
       const int dim = Rule::dim_of(words, f);
@@ -127,8 +146,9 @@ class Enumerator {
   void add_split(int f, Variant variant, const std::vector<size_t>& group) {
     Strategy strategy = blank("split " + rule_.factors[static_cast<size_t>(f)].name);
     strategy.factor = f;
-    strategy.own = variant == Variant::kOwn;
+    strategy.variant = variant;
     if (variant == Variant::kOwn) strategy.name += " own";
+    if (variant == Variant::kEven) strategy.name += " even";
     if (variant == Variant::kSum) strategy.name += " sum" + group_name(group);
     for (size_t i = 0; i < node_.inputs.size(); ++i) {
       const int dim = node_.inputs[i] == ir::kNoValue ? -1 : Rule::dim_of(rule_.operands[i], f);
@@ -191,8 +211,19 @@ Cuts state_cuts(const ir::Graph& graph, ir::ValueId value, const State& state,
                 const Colours& colours) {
   CHECK(state.is_split());
   const int64_t size = graph.type(value).shape[static_cast<size_t>(state.dim)];
+  if (state.variant == Variant::kEven) return even_cuts(size, colours.n_chips);
   Cuts cuts = colours.cuts(value, state.dim, size);
   return state.variant == Variant::kOwn ? own_cuts(cuts) : cuts;
+}
+
+Cuts strategy_cuts(const ir::Graph& graph, const ir::Node& node, const Rule& rule,
+                   const Strategy& strategy, const Colours& colours) {
+  CHECK(strategy.factor >= 0);
+  if (strategy.variant == Variant::kEven)
+    return even_cuts(rule.factors[static_cast<size_t>(strategy.factor)].size, colours.n_chips);
+  const std::optional<Cuts> cuts = factor_cuts(graph, node, rule, strategy.factor, colours);
+  CHECK(cuts.has_value(), "a strategy splits a factor that can't be cut");
+  return strategy.variant == Variant::kOwn ? own_cuts(*cuts) : *cuts;
 }
 
 std::vector<Range> piece_of(const ir::Graph& graph, ir::ValueId value, const State& state,
@@ -218,11 +249,9 @@ std::vector<std::pair<std::string, int64_t>> begins_of(const ir::Graph& graph, c
                                                        const Rule& rule, const Strategy& strategy,
                                                        const Colours& colours, int chip) {
   if (strategy.factor < 0) return {};
-  std::optional<Cuts> cuts = factor_cuts(graph, node, rule, strategy.factor, colours);
-  CHECK(cuts.has_value(), "a strategy splits a factor that can't be cut");
-  if (strategy.own) cuts = own_cuts(*cuts);
+  const Cuts cuts = strategy_cuts(graph, node, rule, strategy, colours);
   return {{rule.factors[static_cast<size_t>(strategy.factor)].name,
-           (*cuts)[static_cast<size_t>(chip)].begin}};
+           cuts[static_cast<size_t>(chip)].begin}};
 }
 
 }  // namespace shardwright::shard

@@ -11,10 +11,10 @@ namespace shardwright::shard {
 
 // One way to run a node: the states of its operands and results.
 struct Strategy {
-  std::string name;             // "none", "split m", "split h own", "linear x y"
-  int factor = -1;              // of the node's rule that is split; -1: none or a linear group
-  bool own = false;             // each row of the factor on its first chip alone
-  std::vector<State> operands;  // absent operands: whole
+  std::string name;  // "none", "split m", "split h own", "split m even", "linear x y"
+  int factor = -1;   // of the node's rule that is split; -1: none or a linear group
+  Variant variant = Variant::kSame;  // of that split
+  std::vector<State> operands;       // absent operands: whole
   std::vector<State> results;
 };
 
@@ -26,7 +26,10 @@ std::vector<Strategy> strategies_of(const ir::Graph& graph, const ir::Node& node
 // The rows of each dimension of `value` that a chip holds.
 std::vector<Range> piece_of(const ir::Graph& graph, ir::ValueId value, const State& state,
                             const Colours& colours, int chip);
-// Cuts of the dimension that a split state cuts: own_cuts for own.
+// Cuts of the factor that a strategy splits.
+Cuts strategy_cuts(const ir::Graph& graph, const ir::Node& node, const ops::Rule& rule,
+                   const Strategy& strategy, const Colours& colours);
+// Cuts of the dimension that a split state cuts: own_cuts for own, even_cuts for even.
 Cuts state_cuts(const ir::Graph& graph, ir::ValueId value, const State& state,
                 const Colours& colours);
 TensorType local_type(const ir::Graph& graph, ir::ValueId value, const State& state,

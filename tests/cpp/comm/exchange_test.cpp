@@ -1,5 +1,6 @@
 // Exchanges between chips: every kind, uneven, empty and overlapping cuts, several threads a chip,
 // against a plain loop; and failures.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -66,66 +67,97 @@ void for_each_index(const Shape& shape, F f) {
   }
 }
 
-// Runs the exchange on real chips and compares every target element with the plain loop.
-void check(const Exchange& e, int n_threads) {
-  std::mt19937 random(7);
+// The pieces of one exchange on all chips.
+struct Pieces {
+  Exchange exchange;
   std::vector<std::vector<float>> sources, targets;
-  for (int chip = 0; chip < e.n; ++chip) {
-    sources.emplace_back(static_cast<size_t>(element_count(e.from_shape(chip))));
-    targets.emplace_back(static_cast<size_t>(element_count(e.to_shape(chip))), -999.0F);
-    for (float& v : sources.back()) v = static_cast<float>(static_cast<int>(random() % 41) - 20);
+
+  explicit Pieces(Exchange e) : exchange(std::move(e)) {
+    std::mt19937 random(7);
+    for (int chip = 0; chip < exchange.n; ++chip) {
+      sources.emplace_back(static_cast<size_t>(element_count(exchange.from_shape(chip))));
+      targets.emplace_back(static_cast<size_t>(element_count(exchange.to_shape(chip))), -999.0F);
+      for (float& v : sources.back()) v = static_cast<float>(static_cast<int>(random() % 41) - 20);
+    }
+    if (exchange.combine == Combine::kCopy)  // copies agree
+      for_each_index(exchange.shape, [&](const Shape& index) {
+        const auto value = static_cast<float>(random() % 1000);
+        for (int chip = 0; chip < exchange.n; ++chip)
+          if (is_held(chip, index)) source(chip, index) = value;
+      });
   }
-  if (e.combine == Combine::kCopy)  // copies agree
-    for_each_index(e.shape, [&](const Shape& index) {
-      const auto value = static_cast<float>(random() % 1000);
-      for (int chip = 0; chip < e.n; ++chip)
-        if (inside(e, e.from_dim, e.from_cuts, chip, index))
-          sources[static_cast<size_t>(chip)]
-                 [static_cast<size_t>(offset_in(e, e.from_dim, e.from_cuts, chip, index))] = value;
-    });
-  ThreadWorld world(e.n, 20'000);
+
+  bool is_held(int chip, const Shape& index) const {
+    return inside(exchange, exchange.from_dim, exchange.from_cuts, chip, index);
+  }
+  float& source(int chip, const Shape& index) {
+    const Exchange& e = exchange;
+    return sources[static_cast<size_t>(chip)]
+                  [static_cast<size_t>(offset_in(e, e.from_dim, e.from_cuts, chip, index))];
+  }
+
+  // Compares every target element with the plain loop.
+  void expect_whole() {
+    const Exchange& e = exchange;
+    for (int chip = 0; chip < e.n; ++chip)
+      for_each_index(e.shape, [&](const Shape& index) {
+        if (!inside(e, e.to_dim, e.to_cuts, chip, index)) return;
+        float expected = 0;
+        bool first = true;
+        for (int from = 0; from < e.n; ++from) {
+          if (!is_held(from, index)) continue;
+          const float v = source(from, index);
+          if (first)
+            expected = v;
+          else if (e.combine == Combine::kSum)
+            expected += v;
+          else if (e.combine == Combine::kMax)
+            expected = std::max(expected, v);
+          first = false;
+        }
+        const float got =
+            targets[static_cast<size_t>(chip)]
+                   [static_cast<size_t>(offset_in(e, e.to_dim, e.to_cuts, chip, index))];
+        ASSERT_EQ(got, expected) << e.kind << " n " << e.n << " chip " << chip << " at "
+                                 << to_string(index);
+      });
+  }
+};
+
+bool run_one(Communicator& communicator, Member& member, const Transfer& transfer) {
+  int64_t waited = 0;
+  return communicator.run(member, {&transfer, 1}, waited);
+}
+
+// Runs exchanges that meet together on real chips.
+void check(const std::vector<Exchange>& exchanges, int n_threads) {
+  const int n = exchanges[0].n;
+  std::vector<Pieces> pieces(exchanges.begin(), exchanges.end());
+  ThreadWorld world(n, 20'000);
   std::vector<std::unique_ptr<Team>> teams;
   std::vector<std::unique_ptr<Communicator>> communicators;
   std::vector<std::unique_ptr<PreparedExchange>> prepared;
-  for (int chip = 0; chip < e.n; ++chip) {
+  std::vector<std::vector<Transfer>> transfers(static_cast<size_t>(n));
+  for (size_t chip = 0; chip < transfers.size(); ++chip) {
     teams.push_back(std::make_unique<Team>(n_threads));
-    communicators.push_back(world.communicator(chip));
-    prepared.push_back(communicators.back()->prepare(e, DType::kF32, "x"));
+    communicators.push_back(world.communicator(static_cast<int>(chip)));
+    for (Pieces& p : pieces) {
+      prepared.push_back(communicators.back()->prepare(p.exchange, DType::kF32, "x"));
+      transfers[chip].push_back(
+          {prepared.back().get(), p.sources[chip].data(), p.targets[chip].data()});
+    }
   }
   for (int repeat = 0; repeat < 3; ++repeat) {
     for (size_t chip = 0; chip < teams.size(); ++chip)
       teams[chip]->start([&, chip](Member& member) {
         int64_t waited = 0;
-        EXPECT_TRUE(communicators[chip]->run(
-            member, {prepared[chip].get(), sources[chip].data(), targets[chip].data()}, waited));
+        EXPECT_TRUE(communicators[chip]->run(member, transfers[chip], waited));
       });
     for (auto& team : teams) team->wait();
   }
-  for (int chip = 0; chip < e.n; ++chip)
-    for_each_index(e.shape, [&](const Shape& index) {
-      if (!inside(e, e.to_dim, e.to_cuts, chip, index)) return;
-      float expected = 0;
-      bool first = true;
-      for (int from = 0; from < e.n; ++from) {
-        if (!inside(e, e.from_dim, e.from_cuts, from, index)) continue;
-        const float v =
-            sources[static_cast<size_t>(from)]
-                   [static_cast<size_t>(offset_in(e, e.from_dim, e.from_cuts, from, index))];
-        if (first)
-          expected = v;
-        else if (e.combine == Combine::kSum)
-          expected += v;
-        else if (e.combine == Combine::kMax)
-          expected = std::max(expected, v);
-        first = false;
-      }
-      const float got =
-          targets[static_cast<size_t>(chip)]
-                 [static_cast<size_t>(offset_in(e, e.to_dim, e.to_cuts, chip, index))];
-      ASSERT_EQ(got, expected) << e.kind << " n " << e.n << " chip " << chip << " at "
-                               << to_string(index);
-    });
+  for (Pieces& p : pieces) p.expect_whole();
 }
+void check(const Exchange& exchange, int n_threads) { check(std::vector{exchange}, n_threads); }
 
 Exchange make(std::string kind, Combine combine, int from, std::vector<Range> from_cuts, int to,
               std::vector<Range> to_cuts, Shape shape, int n) {
@@ -173,6 +205,17 @@ TEST(Exchange, LargeAllReduceInTwoSteps) {
   check(make("all_reduce", Combine::kSum, -1, {}, -1, {}, {301, 333}, 3), 2);
 }
 
+TEST(Exchange, ThoseThatAreReadyTogetherMeetOnce) {
+  for (int threads : {1, 2}) {
+    check({make("all_reduce", Combine::kSum, -1, {}, -1, {}, {301, 333}, 3),  // in two steps
+           make("all_gather", Combine::kCopy, 0, cut(7, 3), -1, {}, {7, 2}, 3),
+           make("all_reduce", Combine::kMax, -1, {}, -1, {}, {5}, 3),
+           make("reduce_scatter", Combine::kSum, -1, {}, 1, cut(4, 3), {2, 4}, 3),
+           make("all_reduce", Combine::kSum, -1, {}, -1, {}, {300, 334}, 3)},
+          threads);
+  }
+}
+
 TEST(Exchange, Bf16SumsInF32AndRoundsOnce) {
   const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {1}, 3);
   // 256 + 1 + 1 in bf16: adding one at a time would stay at 256.
@@ -183,10 +226,11 @@ TEST(Exchange, Bf16SumsInF32AndRoundsOnce) {
   EXPECT_EQ(bf16_to_f32(out), 258.0F);
 }
 
-// What happens on chip 1 of 3 while the others run one exchange.
+// What happens on chip `odd_chip` of 3 while the others run one exchange.
 std::optional<Failure> failure_when(
     const std::function<void(Communicator&, Member&, const PreparedExchange*,
-                             const PreparedExchange*)>& odd) {
+                             const PreparedExchange*)>& odd,
+    size_t odd_chip = 1) {
   const Exchange e = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {8}, 3);
   const Exchange other = make("all_reduce", Combine::kSum, -1, {}, -1, {}, {4}, 3);
   ThreadWorld world(3, 200);
@@ -202,12 +246,11 @@ std::optional<Failure> failure_when(
   }
   for (size_t chip = 0; chip < 3; ++chip)
     teams[chip]->start([&, chip](Member& member) {
-      int64_t waited = 0;
-      if (chip == 1)
+      if (chip == odd_chip)
         odd(*communicators[chip], member, prepared[chip].get(), wrong[chip].get());
       else
-        EXPECT_FALSE(communicators[chip]->run(
-            member, {prepared[chip].get(), &data[chip * 16], &data[chip * 16 + 8]}, waited));
+        EXPECT_FALSE(run_one(*communicators[chip], member,
+                             {prepared[chip].get(), &data[chip * 16], &data[chip * 16 + 8]}));
     });
   for (auto& team : teams) team->wait();
   return world.failure();
@@ -223,14 +266,20 @@ TEST(ExchangeFailure, SkippedExchangeNamesTheLateChip) {
 }
 
 TEST(ExchangeFailure, AnotherSizeIsSeenBeforeAnyByteMoves) {
-  const auto failure = failure_when(
-      [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange* wrong) {
-        float a[4] = {}, b[4] = {};
-        int64_t waited = 0;
-        EXPECT_FALSE(c.run(m, {wrong, a, b}, waited));
-      });
-  ASSERT_TRUE(failure);
-  EXPECT_NE(failure->text.find("layer 9"), std::string::npos) << failure->text;
+  for (const size_t chip : {0U, 1U, 2U}) {
+    const auto failure = failure_when(
+        [](Communicator& c, Member& m, const PreparedExchange*, const PreparedExchange* wrong) {
+          float a[4] = {}, b[4] = {};
+          EXPECT_FALSE(run_one(c, m, {wrong, a, b}));
+        },
+        chip);
+    ASSERT_TRUE(failure);
+    EXPECT_EQ(failure->chip, static_cast<int>(chip));  // whichever chip sees it first
+    EXPECT_EQ(failure->text,
+              fmt::format("exchange 1 of chip {} (all_reduce of layer 9) is not that of chip {} "
+                          "(all_reduce of layer 3): they differ in kind, shape or order",
+                          chip, chip == 0 ? 1 : 0));
+  }
 }
 
 TEST(ExchangeFailure, AbortReachesEveryone) {
@@ -249,14 +298,11 @@ TEST(ExchangeFailure, WorldWorksAgainAfterReset) {
   auto ca = world.communicator(0), cb = world.communicator(1);
   auto pa = ca->prepare(e, DType::kF32, "x"), pb = cb->prepare(e, DType::kF32, "x");
   std::vector<float> in(8, 1.0F), out_a(8), out_b(8);
-  int64_t waited = 0, waited_b = 0;
-  a.run([&](Member& m) { EXPECT_FALSE(ca->run(m, {pa.get(), in.data(), out_a.data()}, waited)); });
+  a.run([&](Member& m) { EXPECT_FALSE(run_one(*ca, m, {pa.get(), in.data(), out_a.data()})); });
   ASSERT_TRUE(world.failure());
   world.reset();
-  a.start([&](Member& m) { EXPECT_TRUE(ca->run(m, {pa.get(), in.data(), out_a.data()}, waited)); });
-  b.start([&](Member& m) {
-    EXPECT_TRUE(cb->run(m, {pb.get(), in.data(), out_b.data()}, waited_b));
-  });
+  a.start([&](Member& m) { EXPECT_TRUE(run_one(*ca, m, {pa.get(), in.data(), out_a.data()})); });
+  b.start([&](Member& m) { EXPECT_TRUE(run_one(*cb, m, {pb.get(), in.data(), out_b.data()})); });
   a.wait(), b.wait();
   EXPECT_FALSE(world.failure());
   EXPECT_EQ(out_b, std::vector<float>(8, 2.0F));

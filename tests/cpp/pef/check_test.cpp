@@ -94,18 +94,138 @@ TEST(CheckManifest, Buffers) {
   expect_step_refused("panels can only be read as a whole", 0,
                       [](Step& s) { s.operands[1].type.shape[0] = 5; });
   expect_step_refused("no place", 2, [](Step& s) { s.results[0] = {}; });
-  expect_step_refused("stride of 0", 2, [](Step& s) { s.results[0].strides[0] = 0; });
-  expect_step_refused("no step before wrote", 2, [](Step& s) { s.operands[0].offset_bytes = 128; });
+  expect_step_refused("lies in panels", 2, [](Step& s) {
+    s.operands[1] = buffer(Space::kParameter, 1, 0, {DType::kF32, {10, kIn}});
+  });
   expect_step_refused("overlaps operand", 1, [](Step& s) { s.results[0].offset_bytes = 64; });
   expect_step_refused("needs a barrier", 2, [](Step& s) { s.barrier_before = false; });
 }
 
 TEST(CheckManifest, OverwrittenValuesAreNoticed) {
   // The linear runs again into the gathered value before the sum reads it.
-  expect_refused("no step before wrote as a whole", [](ChipPlan& chip) {
+  const auto expect = [](const std::string& part, int64_t offset_bytes) {
+    expect_refused(part, [&](ChipPlan& chip) {
+      std::vector<Step>& steps = chip.programs[0].steps;
+      Step again = steps[0];
+      again.results[0].offset_bytes = offset_bytes;
+      steps.insert(steps.begin() + 2, again);
+    });
+  };
+  expect(
+      "it reads bytes 256 to 512 of the arena as those of step 1, but more than one step wrote "
+      "them last",
+      256 + 64);
+}
+
+TEST(CheckManifest, OperandsComeFromTheStepsThatTheySay) {
+  // As if the linear before were enough, or what lay there before the run.
+  expect_step_refused("as those of step 0, but step 1 wrote them last", 2,
+                      [](Step& s) { s.operands[0].written_by = 0; });
+  expect_step_refused("as those of no step, but step 1 wrote them last", 2,
+                      [](Step& s) { s.operands[0].written_by = -1; });
+  expect_step_refused("as those of step 1, but more than one step wrote them last", 2,
+                      [](Step& s) { s.operands[0].offset_bytes = 128; });
+  expect_step_refused("of the arena as those of step 0, but no step wrote them last", 1,
+                      [](Step& s) { s.operands[0].offset_bytes = 160; });
+  expect_step_refused("of an input as those of step 3, but no step wrote them last", 0,
+                      [](Step& s) { s.operands[0].written_by = 3; });
+  expect_step_refused("of a parameter as those of step 0", 2,
+                      [](Step& s) { s.operands[1].written_by = 0; });
+}
+
+// A kernel that counts on other strides would read or write outside of what was checked.
+TEST(CheckManifest, Strides) {
+  expect_step_refused("operand 0 of shape [4, 8] has strides [1, 4]", 0, [](Step& s) {
+    s.operands[0].strides = {1, 4};
+  });
+  expect_step_refused("result 0 of shape [4, 10] has strides [1, 4]", 0, [](Step& s) {
+    s.results[0].strides = {1, 4};
+  });
+  expect_step_refused("operand 0 of shape [4, 10] has strides [9, 1]", 1, [](Step& s) {
+    s.operands[0].strides = {9, 1};
+  });
+  for (const Strides& strides : {Strides{0, 1}, Strides{15, 1}, Strides{1, 1}, Strides{1, 3}})
+    expect_step_refused("elements of result 0 of shape [4, 16] with strides " + to_string(strides) +
+                            " share memory",
+                        2, [&](Step& s) { s.results[0].strides = strides; });
+}
+
+std::string refusal_of_outputs(const std::function<void(Plan&)>& change) {
+  Manifest manifest = small_manifest();
+  change(manifest.plans[1]);
+  return refusal(manifest);
+}
+
+Step& last_step(Plan& plan, size_t chip) { return plan.chips[chip].programs[0].steps[2]; }
+
+// Instead of the sum the chip copies so much of the gathered product to these elements of y.
+void copy_to(Plan& plan, size_t chip, const Shape& shape, const Strides& strides, int64_t offset) {
+  const TensorType type{DType::kF32, shape};
+  Step& step = last_step(plan, chip);
+  step.op = "clone";
+  step.attrs = {};
+  step.operands = {buffer(Space::kArena, -1, 256, type, 1)};
+  step.results = {{Space::kOutput, 0, offset * 4, type, strides}};
+}
+
+TEST(CheckManifest, OutputsAreWrittenOnceAndWholly) {
+  const std::string where = "the plan for 2 chips: graph forward, output y: ";
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) { last_step(p, 0) = last_step(p, 1); }),
+            where + "the chips write 0 of its 64 elements");
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) { last_step(p, 1) = last_step(p, 0); }),
+            where + "chips 0 and 1 write the same elements");
+  EXPECT_EQ(
+      refusal_of_outputs([](Plan& p) { p.chips[0].programs[0].steps.push_back(last_step(p, 0)); }),
+      where + "step 3 writes it a second time");
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {4, 8}, {16, 1}, 0);
+            }),
+            where + "the chips write 32 of its 64 elements");
+  // y is [4, 16]: rows of 15, columns that run into the next row, every second column.
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {4, 8}, {15, 1}, 0);
+            }),
+            where + "what step 2 writes is no block of it");
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {3, 8}, {16, 1}, 12);
+            }),
+            where + "what step 2 writes is no block of it");
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {4, 8}, {16, 2}, 0);
+            }),
+            where + "what step 2 writes is no block of it");
+}
+
+TEST(CheckManifest, OutputsInBlocks) {
+  const std::string where = "the plan for 2 chips: graph forward, output y: ";
+  // Columns beside each other, those of chip 0 as two heads of 4.
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {2, 4, 4}, {4, 16, 1}, 0);
+              copy_to(p, 1, {4, 8}, {16, 1}, 8);
+            }),
+            "accepted");
+  // Rows below each other, as one dimension.
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {48}, {1}, 16);
+              copy_to(p, 1, {16, 1}, {1, 1}, 0);
+            }),
+            "accepted");
+  EXPECT_EQ(refusal_of_outputs([](Plan& p) {
+              copy_to(p, 0, {2, 4, 4}, {4, 16, 1}, 0);
+              copy_to(p, 1, {4, 9}, {16, 1}, 7);
+            }),
+            where + "chips 0 and 1 write the same elements");
+}
+
+TEST(CheckManifest, ExchangesThatMeetTogetherShareNoMemory) {
+  const auto together = [](Step& step) { step.attrs.set("with_previous", true); };
+  expect_refused("but there is none", [&](ChipPlan& chip) {
+    together(chip.programs[0].steps[1]);  // after the linear
+  });
+  expect_refused("uses the same memory", [&](ChipPlan& chip) {
     std::vector<Step>& steps = chip.programs[0].steps;
-    Step again = steps[0];
-    again.results[0].offset_bytes = 256 + 64;
+    Step again = steps[1];  // into the same place
+    together(again);
     steps.insert(steps.begin() + 2, again);
   });
 }
@@ -125,6 +245,8 @@ TEST(CheckManifest, ChipsThatDoNotFitEachOther) {
   manifest.plans[1].n_chips = 1;
   EXPECT_NE(refusal(manifest).find("a plan too many"), std::string::npos);
   expect_refused("states an arena", [](ChipPlan& c) { c.arena_bytes *= 2; });
+  expect_refused("it needs 416 bytes for transfers, the chip states 415",
+                 [](ChipPlan& c) { c.transfer_bytes = 415; });
   expect_refused("the arena has", [](ChipPlan& c) { c.programs[0].arena_bytes *= 2; });
   expect_refused("programs for 1 graphs", [](ChipPlan& c) { c.programs.clear(); });
 }

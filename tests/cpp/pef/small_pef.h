@@ -12,9 +12,10 @@ namespace shardwright::pef {
 
 inline constexpr int64_t kRows = 4, kIn = 8, kOut = 16;
 
-inline Buffer buffer(Space space, int index, int64_t offset_bytes, TensorType type) {
+inline Buffer buffer(Space space, int index, int64_t offset_bytes, TensorType type,
+                     int written_by = -1) {
   Strides strides = contiguous_strides(type.shape);
-  return {space, index, offset_bytes, std::move(type), std::move(strides)};
+  return {space, index, offset_bytes, std::move(type), std::move(strides), written_by};
 }
 
 inline Piece weight_piece(int64_t begin, int64_t rows) {
@@ -66,7 +67,7 @@ inline ChipPlan chip_plan(int64_t begin, int64_t columns, bool gather, bool writ
   if (gather)
     program.steps.push_back({.op = "exchange",
                              .attrs = ops::to_attrs(gather_columns()),
-                             .operands = {buffer(Space::kArena, -1, 0, local)},
+                             .operands = {buffer(Space::kArena, -1, 0, local, 0)},
                              .results = {buffer(Space::kArena, -1, gathered, whole)},
                              .begins = {},
                              .source = "model.layer model.py:3",
@@ -75,7 +76,7 @@ inline ChipPlan chip_plan(int64_t begin, int64_t columns, bool gather, bool writ
                                    : buffer(Space::kArena, -1, gathered, whole);
   program.steps.push_back({.op = "add",
                            .attrs = {{"alpha", int64_t{1}}},
-                           .operands = {buffer(Space::kArena, -1, gathered, whole),
+                           .operands = {buffer(Space::kArena, -1, gathered, whole, gather ? 1 : 0),
                                         buffer(Space::kParameter, 0, 0, {DType::kF32, {kOut}})},
                            .results = {sum},
                            .begins = {},

@@ -35,13 +35,10 @@ struct Case {
   }
 
   void make() {
-    plan = make_plan(module, local);
+    const pef::Manifest manifest = manifest_of(module, local);
+    plan = manifest.plans[0];
     for (const ir::LogicalTensor& tensor : module.tensors)
       if (tensor.bytes.data == nullptr) tensors[tensor.name] = random_tensor(tensor.type);
-    pef::Manifest manifest;
-    for (const ir::Graph& graph : module.graphs) manifest.graphs.push_back(signature_of(graph));
-    manifest.tensors = tensors_of(module);
-    manifest.plans = {plan};
     pef::check_manifest(manifest);
   }
 
@@ -241,6 +238,53 @@ TEST(Plan, ACacheReadAfterTheChangeIsCopiedBack) {
   c.check_values();
 }
 
+// Two buffers change places: each is saved before the other is written over.
+TEST(Plan, BuffersThatChangePlaces) {
+  Case c(R"(tensor 0 "a": f32[2, 3] buffer
+tensor 1 "b": f32[2, 3] buffer
+graph g {
+  input %x: f32[2, 3] = user_input "x"
+  input %a: f32[2, 3] = buffer "a" of 0 offset 0 strides [3, 1]
+  input %b: f32[2, 3] = buffer "b" of 1 offset 0 strides [3, 1]
+  %y: f32[2, 3] = add(%x, %a) {alpha=1}
+  output %y = user_output "y"
+  output %b = buffer_mutation "a"
+  output %a = buffer_mutation "b"
+})");
+  EXPECT_EQ(c.ops(), (Names{"add", "clone", "clone", "clone", "clone"}));
+  EXPECT_EQ(c.steps()[3].operands[0].written_by, 1);
+  EXPECT_EQ(c.steps()[4].operands[0].written_by, 2);
+  c.check_values();
+}
+
+// What is read through another view as well can't be written element by element.
+TEST(Plan, NotInPlaceUnderAnotherView) {
+  Case c(R"(graph g {
+  input %x: f32[4, 4] = user_input "x"
+  %a: f32[4, 4] = neg(%x)
+  %t: f32[4, 4] = permute(%a) {dims=[1, 0]}
+  %s: f32[4, 4] = add(%a, %t) {alpha=1}
+  %y: f32[4, 4] = exp(%s)
+  output %y = user_output "y"
+})");
+  EXPECT_EQ(c.ops(), (Names{"neg", "add", "exp"}));
+  EXPECT_NE(c.steps()[1].results[0].offset_bytes, c.steps()[1].operands[0].offset_bytes);
+  c.check_values();
+}
+
+TEST(Plan, AParameterThatOneReaderCantTakePackedIsStrided) {
+  Case c(R"(tensor 0 "w": f32[6, 8] parameter
+graph g {
+  input %x: f32[6, 8] = user_input "x"
+  input %w: f32[6, 8] = parameter "w" of 0 offset 0 strides [8, 1]
+  %a: f32[6, 8] = mul(%x, %w)
+  %y: f32[6, 6] = linear(%a, %w, -)
+  output %y = user_output "y"
+})");
+  EXPECT_EQ(c.plan.chips[0].pieces[0].layout, ops::Layout::kStrided);
+  c.check_values();
+}
+
 std::string chip_graph(int begin, int end) {
   const std::string width = std::to_string(end - begin);
   const std::string rows = std::to_string(begin) + ":" + std::to_string(end);
@@ -315,6 +359,59 @@ TEST(Plan, InputsThatNoKernelTakesAreCopiedFirst) {
   EXPECT_EQ(c.ops(), (Names{"clone", "exchange"}));
   EXPECT_EQ(c.steps(1)[0].operands[0].offset_bytes, 3 * 4);
   EXPECT_EQ(c.steps(0)[1].results[0].space, pef::Space::kOutput);
+  c.check_values();
+}
+
+// Chips that share rows (KV heads) and all hold a scalar: each element is written by one of them.
+TEST(Plan, RowsThatChipsShareAreWrittenOnce) {
+  const auto chip = [](const std::string& rows, int begin) {
+    return "graph g {\n  input %x: f32[3, 4] = user_input \"x\" piece [" + rows + ", 0:4]\n" +
+           "  input %i: i64[2] = user_input \"i\" piece [0:2]\n" +
+           "  input %w: f32[3, 2] = parameter \"w\" of 0 offset " + std::to_string(2 * begin) +
+           " strides [2, 1] piece [" + rows + ", 0:2]\n" +
+           "  input %h: f32[] = user_input \"h\"\n" +
+           "  %y: f32[3, 4] = neg(%x)\n  %z: f32[] = neg(%h)\n" +
+           "  %e: f32[2, 2] = embedding(%w, %i) {padding_idx=-1, scale_grad_by_freq=false, " +
+           "sparse=false} begin {v=" + std::to_string(begin) + "}\n" +
+           "  %s: f32[2, 2] = exchange(%e) {kind=\"all_reduce\", combine=\"max\", from_dim=-1, " +
+           "from_cuts=[], to_dim=-1, to_cuts=[], shape=[2, 2], n=2}\n" +
+           "  %t: f32[2, 2] = neg(%s)\n" +
+           "  %u: f32[2, 2] = exchange(%t) {kind=\"all_reduce\", combine=\"max\", from_dim=-1, " +
+           "from_cuts=[], to_dim=-1, to_cuts=[], shape=[2, 2], n=2}\n  %v: f32[2, 2] = neg(%u)\n" +
+           "  output %y = user_output \"y\" piece [" + rows +
+           ", 0:4]\n  output %z = user_output \"z\"\n" +
+           "  output %v = user_output \"v\" piece [0:2, 0:2]\n}";
+  };
+  Case c(R"(tensor 0 "w": f32[5, 2] parameter
+graph g {
+  input %x: f32[5, 4] = user_input "x"
+  input %i: i64[2] = user_input "i"
+  input %w: f32[5, 2] = parameter "w" of 0 offset 0 strides [2, 1]
+  input %h: f32[] = user_input "h"
+  %y: f32[5, 4] = neg(%x)
+  %z: f32[] = neg(%h)
+  %e: f32[2, 2] = embedding(%w, %i) {padding_idx=-1, scale_grad_by_freq=false, sparse=false}
+  %t: f32[2, 2] = neg(%e)
+  %v: f32[2, 2] = neg(%t)
+  output %y = user_output "y"
+  output %z = user_output "z"
+  output %v = user_output "v"
+})",
+         {chip("0:3", 0), chip("2:5", 2)});
+  // Chip 0 writes three rows of y and all else, chip 1 the two rows behind.
+  const auto written = [&](size_t of_chip) {
+    std::map<int, std::pair<int64_t, Shape>> found;
+    for (const pef::Step& step : c.steps(of_chip))
+      for (const pef::Buffer& result : step.results)
+        if (result.space == pef::Space::kOutput && result.type.count() > 0)
+          found[result.index] = {result.offset_bytes, result.type.shape};
+    return found;
+  };
+  using Written = std::map<int, std::pair<int64_t, Shape>>;
+  EXPECT_EQ(written(0), (Written{{0, {0, {3, 4}}}, {1, {0, {}}}, {2, {0, {2, 2}}}}));
+  EXPECT_EQ(written(1), (Written{{0, {3 * 4 * 4, {2, 4}}}}));
+  // Two storages of the exchanges live together, never four.
+  EXPECT_EQ(c.plan.chips[0].transfer_bytes, 2 * 2 * 2 * 4);
   c.check_values();
 }
 

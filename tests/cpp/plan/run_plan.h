@@ -17,6 +17,16 @@
 
 namespace shardwright::plan {
 
+// A manifest with one plan, as `compile` would make it.
+inline pef::Manifest manifest_of(const ir::Module& module,
+                                 const std::vector<std::vector<ir::Graph>>& local) {
+  pef::Manifest manifest;
+  for (const ir::Graph& graph : module.graphs) manifest.graphs.push_back(signature_of(graph));
+  manifest.tensors = tensors_of(module);
+  manifest.plans = {make_plan(module, local)};
+  return manifest;
+}
+
 using Bytes = std::vector<std::byte>;
 
 inline Bytes to_bytes(const ops::RefTensor& tensor) {

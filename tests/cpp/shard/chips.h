@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "ir/interpret.h"
 #include "ops/exchange.h"
+#include "ops/run_op.h"
 #include "shard/strategies.h"
 
 namespace shardwright::shard {
@@ -32,6 +33,22 @@ inline std::vector<ops::RefTensor> run_reference_node(const ir::Node& node, cons
   for (const TensorType& type : results) out.emplace_back(type);
   node.op->reference({node.attrs, pointers, out, begins});
   return out;
+}
+
+inline std::vector<ops::RefTensor> run_kernel_node(const ir::Node& node, const Tensors& operands,
+                                                   const std::vector<TensorType>& results,
+                                                   const Begins& begins) {
+  return ops::run_kernel(*node.op, node.attrs, operands, results, begins);
+}
+
+// Relative, of what the kernels of these dtypes may round.
+inline double kernel_tolerance(const std::vector<ops::RefTensor>& results,
+                               const Tensors& operands) {
+  double tolerance = 1e-5;
+  for (const auto& r : results) tolerance = std::max(tolerance, ops::tolerance_of(r.type.dtype));
+  for (const auto& o : operands)
+    if (o) tolerance = std::max(tolerance, ops::tolerance_of(o->type.dtype));
+  return tolerance;
 }
 
 // What may be planted: the begins of each chip.

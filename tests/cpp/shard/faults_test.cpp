@@ -23,18 +23,27 @@ ops::Sample sample_of(const ops::OpDef& op, std::string_view text) {
   return ops::parse_sample(op, text);
 }
 
-// What the table test finds first with a faulty operator; "" if nothing.
+// What the table test finds first with a faulty operator, over the reference or the kernel; "" if
+// nothing.
+enum class By : uint8_t { kReference, kKernel };
 std::string table_test(const ops::OpDef& faulty, std::string_view sample_text,
-                       const NodeHooks& hooks = {}) {
+                       By by = By::kReference, const NodeHooks& hooks = {}) {
+  const bool kernel = by == By::kKernel;
   const OneNode one = one_node(faulty, sample_of(faulty, sample_text), 5);
   const ir::Node& node = one.graph.nodes[0];
   const ops::Rule rule = ops::rule_of(faulty, node.attrs, one.graph.operand_types(node));
   for (int n = 2; n <= 5; ++n) {
     const Colours colours = colour(one.graph, {rule}, n);
     for (const Strategy& s : strategies_of(one.graph, node, rule, colours)) {
+      const NodeCase c{.graph = one.graph,
+                       .node = node,
+                       .rule = rule,
+                       .colours = colours,
+                       .operands = one.operands,
+                       .whole = one.whole,
+                       .tolerance = kernel ? kernel_tolerance(one.whole, one.operands) : 1e-9};
       const std::string wrong =
-          check_strategy({one.graph, node, rule, colours, one.operands, one.whole}, s,
-                         run_reference_node, 1, hooks);
+          check_strategy(c, s, kernel ? run_kernel_node : run_reference_node, 1, hooks);
       if (!wrong.empty()) return s.name + ", " + std::to_string(n) + " chips: " + wrong;
     }
   }
@@ -110,11 +119,16 @@ const Fault kFaults[] = {
      [](ops::OpDef* op) { op->linear = {"key"}; }},
 };
 
+const ops::OpDef& planted(const Fault& fault) {
+  static std::deque<ops::OpDef> all;  // arguments are parsed once an address: none is used twice
+  ops::OpDef& faulty = all.emplace_back(op_named(fault.op));
+  fault.plant(&faulty);
+  return faulty;
+}
+
 TEST(PlantedFaults, TheTableTestFindsFaultyOperators) {
-  std::deque<ops::OpDef> planted;  // arguments are parsed once an address: none may be used twice
   for (const Fault& fault : kFaults) {
-    ops::OpDef& faulty = planted.emplace_back(op_named(fault.op));
-    fault.plant(&faulty);
+    const ops::OpDef& faulty = planted(fault);
     EXPECT_NE(table_test(faulty, fault.sample), "") << "not caught: " << fault.what;
     // The same without the fault passes.
     const bool has_bias = std::string_view(fault.what).find("bias inside") != std::string::npos;
@@ -126,7 +140,25 @@ TEST(PlantedFaults, TheTableTestFindsWrongBegins) {
   const NodeHooks late{.begins = [](Begins* begins) {
     for (auto& [factor, begin] : *begins) ++begin;
   }};
-  EXPECT_NE(table_test(op_named("embedding"), "weight: f32[7, 4], indices: i64[5] < 7", late), "");
+  EXPECT_NE(table_test(op_named("embedding"), "weight: f32[7, 4], indices: i64[5] < 7",
+                       By::kReference, late),
+            "");
+}
+
+// The faults that are planted in a rule are in front of the kernels too, and a kernel that ignores
+// where its chip's range begins is found as the reference is.
+TEST(PlantedFaults, TheTableTestFindsThemOverKernels) {
+  const NodeHooks ignored{.begins = [](Begins* begins) {
+    for (auto& [factor, begin] : *begins) begin = 0;
+  }};
+  for (const Fault& fault : kFaults) {
+    const ops::OpDef& faulty = planted(fault);
+    const bool of_reference = faulty.reference != op_named(fault.op).reference;
+    EXPECT_NE(of_reference ? table_test(op_named(fault.op), fault.sample, By::kKernel, ignored)
+                           : table_test(faulty, fault.sample, By::kKernel),
+              "")
+        << "not caught: " << fault.what;
+  }
 }
 
 TEST(PlantedFaults, TheTableTestFindsPartialIntegers) {

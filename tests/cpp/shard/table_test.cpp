@@ -3,26 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
-#include "ops/run_op.h"
 #include "shard/chips.h"
 #include "shard/models.h"
 
 namespace shardwright::shard {
 namespace {
-
-std::vector<ops::RefTensor> run_kernel_node(const ir::Node& node, const Tensors& operands,
-                                            const std::vector<TensorType>& results,
-                                            const Begins& begins) {
-  return ops::run_kernel(*node.op, node.attrs, operands, results, begins);
-}
-
-double kernel_tolerance(const std::vector<ops::RefTensor>& results, const Tensors& operands) {
-  double tolerance = 1e-5;
-  for (const auto& r : results) tolerance = std::max(tolerance, ops::tolerance_of(r.type.dtype));
-  for (const auto& o : operands)
-    if (o) tolerance = std::max(tolerance, ops::tolerance_of(o->type.dtype));
-  return tolerance;
-}
 
 struct Counts {
   int nodes = 0;
