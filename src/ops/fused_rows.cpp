@@ -43,6 +43,7 @@ class RowsStage final : public FusedStage {
  public:
   RowsStage(const FusedSpec& spec, RowProgram program, const std::vector<bool>& is_shared)
       : program_(std::move(program)), n_threads_(spec.n_threads) {
+    split_at_cats(&program_, is_shared);
     find_locals(spec, is_shared);
     find_chains();
     if (chains_.size() == 1 && program_.parts[chains_[0].end - 1].op->elementwise) {
@@ -105,26 +106,19 @@ class RowsStage final : public FusedStage {
   bool joins(const Chain& chain, const RowPart& part) const {
     const RowPart& first = program_.parts[chain.begin];
     if (!first.op->elementwise || !part.op->elementwise) return false;
-    if (first.result.columns != part.result.columns) return false;
+    if (first.result.columns != part.result.columns || first.segment != part.segment) return false;
     size_t n_operands = part.operands.size() + 1;
     for (size_t i = chain.begin; i < chain.end; ++i) {
       const RowPart& other = program_.parts[i];
       n_operands += other.operands.size() + 1;
       for (const RowView& read : part.operands)
-        if (is_of(read, other.result) && !is_same(read, other.result)) return false;
+        if (is_of(read, other.result) && !is_same_view(read, other.result)) return false;
     }
     return n_operands <= kMaxChainOperands;
   }
   static bool is_of(const RowView& read, const RowView& written) {
     return read.value.where == written.value.where && read.value.index == written.value.index;
   }
-  static bool is_same(const RowView& read, const RowView& written) {
-    return is_of(read, written) && read.value.offset_bytes == written.value.offset_bytes &&
-           read.value.spec.type.dtype == written.value.spec.type.dtype &&
-           read.row_strides == written.row_strides && read.columns == written.columns &&
-           read.column_stride == written.column_stride;
-  }
-
   void find_chains() {
     for (size_t i = 0; i < program_.parts.size(); ++i) {
       if (!chains_.empty() && joins(chains_.back(), program_.parts[i]))
@@ -153,7 +147,7 @@ class RowsStage final : public FusedStage {
       return view.value.spec.type.dtype == norm.operands[0].value.spec.type.dtype &&
              (view.column_stride == 1 || view.columns == 1);
     };
-    return is_same(norm.operands[0], added.result) && is_plain(added.operands[0]) &&
+    return is_same_view(norm.operands[0], added.result) && is_plain(added.operands[0]) &&
            is_plain(added.operands[1]) && is_plain(added.result);
   }
   const RowPart* writer_in(const Chain& chain, const RowView& read) const {
@@ -325,7 +319,7 @@ class RowsStage final : public FusedStage {
         }
         const auto known =
             std::find_if(pieces.inputs.begin(), pieces.inputs.end(),
-                         [&](const RowView* input) { return is_same(read, *input); });
+                         [&](const RowView* input) { return is_same_view(read, *input); });
         op.operands.push_back(static_cast<int>(known - pieces.inputs.begin()));
         if (known == pieces.inputs.end()) pieces.inputs.push_back(&read);
       }

@@ -32,6 +32,7 @@ struct RowPart {
   Attrs attrs = {};  // in the last of two dimensions
   std::vector<RowView> operands = {};
   RowView result = {};
+  int segment = -1;  // of split_at_cats: parts of one segment alone may share registers
 };
 
 // Parts that walk the same rows: any block of rows can go through all of them by itself.
@@ -39,6 +40,12 @@ struct RowProgram {
   Shape rows;
   std::vector<RowPart> parts;
 };
+
+// Whether `read` is the very value that `written` is, seen in the same way.
+bool is_same_view(const RowView& read, const RowView& written);
+// Leaves cats out where all that reads them is elementwise, which then runs on pieces of the
+// columns. What results, and its bits, stay the same.
+void split_at_cats(RowProgram* program, const std::vector<bool>& is_shared);
 
 // The rows programs of these parts, or why there are none.
 std::string plan_rows(const FusedSpec& spec, std::span<const int> parts,
