@@ -66,6 +66,7 @@ def allowed_includes() -> dict[str, set[str]]:
     }
     direct["kernels"] = {"tensor", "base"}
     direct["pef"] = {"ops"}
+    direct["rules"] = {"ir"}
     closed: dict[str, set[str]] = {}
 
     def close(name: str) -> set[str]:

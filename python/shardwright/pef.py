@@ -41,6 +41,8 @@ def compile(
     n_chips: int | Sequence[int] | None = None,
     inference: bool = False,
     precision: str | None = None,
+    optimization: int | None = None,
+    optimization_rules: str | os.PathLike | None = None,
     progress: Callable[[str, float], None] | None = None,
     **options: Any,
 ) -> Pef:
@@ -51,6 +53,8 @@ def compile(
     `tensor_parallel`: "batch", "weight", "auto" or "none".
     `n_chips`: a number, or several for one PEF with several plans.
     `precision`: "f32" or "bf16"; converts a module's parameters in place.
+    `optimization`: 0 every operator alone, 1 fused by rules, 3 (default) by the compiler itself.
+    `optimization_rules`: a YAML file of fusion rules for optimization=1 (default: the built-in).
     `progress(stage, share done)`: called along the way.
     `options`: the command line's other options with underscores (`batch_size`, `seq`,
     `output_folder`, `arch`, ...); names, defaults and messages are the command line's.
@@ -63,6 +67,8 @@ def compile(
         n_chips=n_chips,
         inference=inference,
         precision=precision,
+        optimization=optimization,
+        optimization_rules=optimization_rules,
     )
     given = {name: _plain(value) for name, value in options.items() if value is not None}
     os.environ.setdefault("SHARDWRIGHT_PYTHON", sys.executable)  # what captures a folder

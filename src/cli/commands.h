@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/cli.h"
+#include "ir/graph.h"
 
 namespace shardwright::cli {
 
@@ -47,6 +48,10 @@ void add_test(CLI::App& app, const Globals& globals, Action& action);
 void add_inspect(CLI::App& app, const Globals& globals, Action& action);
 void add_verify(CLI::App& app, const Globals& globals, Action& action);
 void add_completion(CLI::App& app, const Globals& globals, Action& action);
+void add_rules(CLI::App& app, const Globals& globals, Action& action);
+
+// A model as `compile MODEL` reads it; "" for the model script's own.
+ir::Module read_model(const std::string& model, const Globals& globals);
 
 // Options of the commands that open a PEF.
 struct PefOptions {

@@ -35,6 +35,8 @@ struct Options {
   std::string precision;
   std::vector<std::string> dims;
   bool inference = false;
+  std::string optimization = "3";
+  std::string rules_file;
   std::string chip_memory;
   std::string until;
   std::string dump;
@@ -195,13 +197,16 @@ int compile_model(const Options& o, const Globals& globals) {
   options.mode = mode_of(o);
   options.model_name = name_of(o, globals);
   if (!o.n_chips.empty()) options.n_chips = o.n_chips;
+  options.optimization = std::stoi(o.optimization);
+  options.rules_file = o.rules_file;
   if (!o.chip_memory.empty()) options.machine.memory_bytes = parse_bytes(o.chip_memory);
   options.until = o.dry_run ? "plan" : o.until;
   options.dump_folder = o.dump;
   options.without = {o.without.begin(), o.without.end()};
   options.recorded = {{"tensor-parallel", compiler::to_string(options.mode)},
                       {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
-                      {"inference", "true"}};
+                      {"inference", "true"},
+                      {"optimization", o.optimization}};
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
   if (o.batch_size > 0) options.recorded["batch-size"] = fmt::format("{}", o.batch_size);
   if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);
@@ -260,6 +265,15 @@ void add_stage_options(CLI::App& c, Options& o) {
 
 }  // namespace
 
+ir::Module read_model(const std::string& model, const Globals& globals) {
+  Options o;
+  o.model = model;
+  Progress progress(globals);
+  Capture capture;
+  find_model(o, globals, progress, capture);
+  return frontend::read_pt2(capture.path);
+}
+
 void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("compile", "Compile a model into a PEF");
@@ -303,6 +317,13 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
       ->allow_extra_args(false)
       ->group(globals.provider ? "" : "Options");
   c->add_flag("--inference", o->inference, "The forward pass alone");
+  one_of(c->add_option("-o,--optimization", o->optimization,
+                       "Fusion of operators: -o0 none, -o1 by rules, -o3 the compiler's own "
+                       "(default: 3)"),
+         {"0", "1", "3"});
+  c->add_option("--optimization-rules", o->rules_file,
+                "Fusion rules for -o1, a YAML file (default: `shardwright rules --builtin`)")
+      ->type_name(kFile);
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)")
       ->type_name("BYTES");

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "compiler/fit.h"
+#include "compiler/fusion_rules.h"
 #include "compiler/report.h"
 #include "ir/text.h"
 #include "ir/verify.h"
@@ -35,6 +36,9 @@ class Pipeline {
     check_options();
     stage("imported", [&] { verify(ir::Stage::kImported); });
     if (done("imported")) return std::move(result_);
+    // On the framework's operators, which rules name; the passes carry the marks along.
+    if (options_.optimization == 1)
+      stage("rules", [&] { notes_ = apply_rules(module_, options_); });
     for (const passes::Pass& pass : passes::canonical_passes()) {
       if (options_.without.contains(pass.name)) continue;
       stage(pass.name, [&] {
@@ -46,6 +50,7 @@ class Pipeline {
       for (const ir::Graph& graph : module_.graphs) passes::check_supported(graph);
       verify(ir::Stage::kCanonical);
     });
+    for (std::string& note : idle_splits_notes(module_)) notes_.push_back(std::move(note));
     if (done("canonical")) return std::move(result_);
     for (int n : options_.n_chips) add_plan(n);
     if (!options_.until.empty()) return std::move(result_);
@@ -77,6 +82,7 @@ class Pipeline {
   const CompileOptions& options_;
   CompileResult result_;
   std::vector<PlanReport> reports_;
+  std::vector<std::string> notes_;  // of the rules
 };
 
 void Pipeline::check_options() const {
@@ -108,6 +114,11 @@ void Pipeline::check_options() const {
       throw Error(ErrorCode::kUsage, fmt::format("--dump {}: can't make this folder: {}",
                                                  options_.dump_folder, error.message()));
   }
+  if (options_.optimization != 1 && !options_.rules_file.empty())
+    throw Error(ErrorCode::kUsage,
+                fmt::format("--optimization-rules {}: rules are for -o1, not -o{}; give -o1, or "
+                            "leave the file out",
+                            options_.rules_file, options_.optimization));
   for (int n : options_.n_chips)
     if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
 }
@@ -128,7 +139,7 @@ void Pipeline::add_plan(int n) {
   shard::SolveOptions solve_options{.mode = n == 1 ? shard::Mode::kNone : options_.mode,
                                     .n_chips = n,
                                     .machine = options_.machine,
-                                    .fixed = {}};
+                                    .fixed = fixed_splits(module_)};
   std::vector<shard::Solution> solutions;
   stage("solve " + chips, [&] { solutions = shard::solve(module_, solve_options); });
   if (done("solved")) return;
@@ -149,6 +160,10 @@ void Pipeline::add_plan(int n) {
     pef::Plan plan = plan::make_plan(module_, local);
     plan.n_chips = n;
     plan.mode = to_string(solve_options.mode);
+    plan.notes = notes_;
+    if (solve_options.mode == shard::Mode::kBatch)
+      if (std::string note = ignored_splits_note(module_); !note.empty())
+        plan.notes.push_back(std::move(note));
     for (const shard::Solution& solution : solutions)
       for (const std::string& note : solution.notes)
         if (std::find(plan.notes.begin(), plan.notes.end(), note) == plan.notes.end())

@@ -19,6 +19,10 @@ struct CompileOptions {
   std::vector<int> n_chips = {1};  // a plan each
   shard::Machine
       machine;  // memory_bytes: of one chip; 0: this machine's memory, shared by all chips
+  // Fusion: 0 every operator alone, 1 by the rules of `rules_file` ("": the built-in ones,
+  // rules/builtin.yaml), 3 the compiler's own.
+  int optimization = 3;
+  std::string rules_file;
   std::map<std::string, std::string> recorded;  // options to keep in the manifest
   std::string until;                            // stop after this stage ("" : write the PEF)
   std::string dump_folder;        // the text of every stage, if given; made if it is not there

@@ -2,6 +2,7 @@
 #include "passes/find_rms_norm.h"
 
 #include <cmath>
+#include <map>
 
 #include "passes/constants.h"
 #include "passes/rewrite.h"
@@ -40,13 +41,21 @@ class Finder {
     return found && std::abs(*found - value) <= 1e-6 * std::abs(value);
   }
 
+  std::vector<int> members_of(ValueId id, const Node& norm) const {
+    const auto found = members_.find(id);
+    return found == members_.end() ? std::vector<int>{norm.group} : found->second;
+  }
+
   // x for an id that is x * x.
   ValueId square_root(ValueId id) {
     const Node* node = rewriter_.producer(id);
     if (node == nullptr) return kNoValue;
-    if (is_op(*node, "square")) return node->inputs[0];
-    if (is_op(*node, "mul") && node->inputs[0] == node->inputs[1]) return node->inputs[0];
-    return is_op(*node, "pow") && scalar(node->inputs[1]) == 2.0 ? node->inputs[0] : kNoValue;
+    const bool is_square = is_op(*node, "square") ||
+                           (is_op(*node, "mul") && node->inputs[0] == node->inputs[1]) ||
+                           (is_op(*node, "pow") && scalar(node->inputs[1]) == 2.0);
+    if (!is_square) return kNoValue;
+    groups_.push_back(node->group);
+    return node->inputs[0];
   }
 
   // x for an id that is the mean of x over the last dimension, kept with size 1.
@@ -63,29 +72,39 @@ class Finder {
       const auto count = static_cast<double>(type.shape.back());
       const ValueId other = node->inputs[1 - i];
       const bool divided = is_op(*node, "div") && i == 0 && has_scalar(other, count);
-      if (divided || (is_op(*node, "mul") && has_scalar(other, 1 / count))) return sum->inputs[0];
+      if (!divided && (!is_op(*node, "mul") || !has_scalar(other, 1 / count))) continue;
+      groups_.insert(groups_.end(), {node->group, sum->group});
+      return sum->inputs[0];
     }
     return kNoValue;
   }
 
   // The argument of 1 / sqrt.
   ValueId under_root(ValueId id) {
-    if (const Node* node = rewriter_.producer(id, "rsqrt")) return node->inputs[0];
-    const Node* node = rewriter_.producer(id, "pow");
-    return node != nullptr && scalar(node->inputs[1]) == -0.5 ? node->inputs[0] : kNoValue;
+    const Node* node = rewriter_.producer(id);
+    if (node == nullptr) return kNoValue;
+    const bool is_root =
+        is_op(*node, "rsqrt") || (is_op(*node, "pow") && scalar(node->inputs[1]) == -0.5);
+    if (!is_root) return kNoValue;
+    groups_.push_back(node->group);
+    return node->inputs[0];
   }
 
   void replace(const Node& old, ValueId x, ValueId weight, ops::Attrs attrs) {
     const ValueId id =
         ir::append(graph_, *ops::find_op("rms_norm"), {x, weight}, std::move(attrs), old.source);
-    graph_.nodes.back().group = old.group;
+    groups_.push_back(old.group);
+    graph_.nodes.back().group = joint_group(groups_);
+    members_[id] = groups_;
     rewriter_.replace(old.outputs[0], id);
   }
 
   // x * rsqrt(mean(x * x) + eps) -> rms_norm(x)
   bool normalise(const Node& node, ValueId x, ValueId root) {
+    groups_.clear();
     const Node* sum = rewriter_.producer(under_root(root), "add");
     if (sum == nullptr) return false;
+    groups_.push_back(sum->group);
     for (const size_t i : {0U, 1U}) {
       const auto eps = scalar(sum->inputs[1 - i]);
       const ValueId mean = sum->inputs[i];
@@ -108,6 +127,7 @@ class Finder {
     if (graph_.type(node.outputs[0]) != type ||
         graph_.type(weight).shape != Shape{type.shape.back()})
       return false;
+    groups_ = members_of(normal, *norm);
     ops::Attrs attrs = norm->attrs;
     const ValueId x = norm->inputs[0];
     attrs.set("round_before_weight", dtype_bytes(type.dtype) < 4);
@@ -136,6 +156,7 @@ class Finder {
   void absorb_casts(const Node& node) {
     const Node* norm = rewriter_.producer(node.inputs[0], "rms_norm");
     if (norm == nullptr) return;
+    groups_ = members_of(node.inputs[0], *norm);
     const ops::Attrs attrs = norm->attrs;
     const ValueId weight = norm->inputs[1];
     const ValueId x = widened_from(norm->inputs[0]);
@@ -146,6 +167,8 @@ class Finder {
   Module& module_;
   Graph& graph_;
   Rewriter rewriter_;
+  std::vector<int> groups_;                      // of the nodes that the norm replaces
+  std::map<ValueId, std::vector<int>> members_;  // the same, of norms made so far
 };
 
 }  // namespace

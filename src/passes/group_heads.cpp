@@ -15,6 +15,7 @@ using ir::ValueId;
 struct Repeated {
   ValueId heads = kNoValue;  // [b, h/r, s, d], or the same with a dimension of 1 after h/r
   int64_t times = 1;
+  int group = -1;  // of the nodes that repeat
 };
 
 // expand([b, 1, s, d]), or reshape(expand([b, h/r, 1, s, d] to [b, h/r, r, s, d])).
@@ -26,7 +27,7 @@ Repeated find_repeated(const Graph& graph, Rewriter& rewriter, ValueId id) {
     Shape once = all;
     once[head_dim] = 1;
     const bool repeats = graph.type(expand->inputs[0]).shape == once;
-    return repeats ? Repeated{expand->inputs[0], all[head_dim]} : Repeated();
+    return repeats ? Repeated{expand->inputs[0], all[head_dim], expand->group} : Repeated();
   }
   const Node* reshape = rewriter.producer(id, "reshape");
   const Node* expand = reshape ? rewriter.producer(reshape->inputs[0], "expand") : nullptr;
@@ -40,15 +41,19 @@ Repeated find_repeated(const Graph& graph, Rewriter& rewriter, ValueId id) {
   Shape merged = once;
   merged.erase(merged.begin() + static_cast<std::ptrdiff_t>(head_dim) + 1);
   merged[head_dim] *= times;
-  return many == expected && merged == all ? Repeated{expand->inputs[0], times} : Repeated();
+  if (many != expected || merged != all) return {};
+  return {expand->inputs[0], times, joint_group({expand->group, reshape->group})};
 }
 
 // Without the dimension of 1 after the heads.
-ValueId drop_dim(Graph& graph, ValueId id, size_t ndim, int source) {
-  Shape shape = graph.type(id).shape;
-  if (shape.size() == ndim) return id;
+ValueId drop_dim(Graph& graph, const Repeated& repeated, size_t ndim, int source) {
+  Shape shape = graph.type(repeated.heads).shape;
+  if (shape.size() == ndim) return repeated.heads;
   shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(ndim) - 2);
-  return ir::append(graph, *ops::find_op("reshape"), {id}, {{"shape", shape}}, source);
+  const ValueId id =
+      ir::append(graph, *ops::find_op("reshape"), {repeated.heads}, {{"shape", shape}}, source);
+  graph.nodes.back().group = repeated.group;
+  return id;
 }
 
 }  // namespace
@@ -62,8 +67,8 @@ void group_heads(ir::Module&, Graph& graph) {
     if (key.times <= 1 || key.times != value.times) return;
     const size_t ndim = graph.type(node.inputs[0]).shape.size();
     std::vector<ValueId> inputs = node.inputs;
-    inputs[1] = drop_dim(graph, key.heads, ndim, node.source);
-    inputs[2] = drop_dim(graph, value.heads, ndim, node.source);
+    inputs[1] = drop_dim(graph, key, ndim, node.source);
+    inputs[2] = drop_dim(graph, value, ndim, node.source);
     ops::Attrs attrs = node.attrs;
     attrs.set("group", key.times);
     const ValueId id =

@@ -23,7 +23,9 @@ void merge_common(ir::Module&, ir::Graph& graph) {
   Rewriter rewriter(graph);
   rewriter.run([&](const ir::Node& node) {
     const auto [entry, is_new] = results.emplace(key_of(node), node.outputs);
-    for (size_t i = 0; !is_new && i < node.outputs.size(); ++i)
+    if (is_new) return;
+    rewriter.join_group(entry->second[0], node.group);
+    for (size_t i = 0; i < node.outputs.size(); ++i)
       rewriter.replace(node.outputs[i], entry->second[i]);
   });
 }

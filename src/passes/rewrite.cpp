@@ -58,6 +58,12 @@ const Node* Rewriter::producer(ValueId id) {
   return node < 0 ? nullptr : &graph_.nodes[static_cast<size_t>(node)];
 }
 
+void Rewriter::join_group(ValueId id, int group) {
+  if (producer(id) == nullptr) return;
+  Node& node = graph_.nodes[static_cast<size_t>(producers_[static_cast<size_t>(id)])];
+  node.group = joint_group({node.group, group});
+}
+
 const Node* Rewriter::producer(ValueId id, std::string_view op) {
   const Node* node = producer(id);
   return node != nullptr && is_op(*node, op) ? node : nullptr;
@@ -103,6 +109,16 @@ void remove_unused(Graph& graph) {
     for (ValueId& id : node.inputs) renumber(id);
     for (ValueId& id : node.outputs) renumber(id);
   }
+}
+
+int joint_group(const std::vector<int>& groups) {
+  int joint = -1;
+  for (const int group : groups) {
+    if (group < 0 || group == joint) continue;
+    if (joint >= 0) return -1;
+    joint = group;
+  }
+  return joint;
 }
 
 const ir::Input* find_input(const Graph& graph, ValueId id) {

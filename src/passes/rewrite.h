@@ -21,6 +21,8 @@ class Rewriter {
 
   // Reads of `old` read `with` from now on, and `with` takes over the name of `old` if it is new.
   void replace(ir::ValueId old, ir::ValueId with);
+  // The node written so far that makes `id` stands for one of this group too.
+  void join_group(ir::ValueId id, int group);
   // What `id` is now.
   ir::ValueId current(ir::ValueId id) const;
   // The node written so far that makes `id`, or null for an input. Valid until a node is appended.
@@ -39,6 +41,10 @@ class Rewriter {
 // Drops nodes without effect, parameters, buffers and constants that nobody reads, and values that
 // nobody makes. User inputs stay: a run gives them.
 void remove_unused(ir::Graph& graph);
+
+// Of the groups of nodes that become one node: the one that there is. -1 if there is none, or if
+// they differ: a node in two fused steps is in neither.
+int joint_group(const std::vector<int>& groups);
 
 // The graph input that is `id`, or null.
 const ir::Input* find_input(const ir::Graph& graph, ir::ValueId id);

@@ -23,8 +23,10 @@ using ir::ValueId;
 struct Piece {
   Node linear;
   ValueId bias = kNoValue;
+  int bias_group = -1;
   ValueId result = kNoValue;  // of the slice
-  Layout layout;              // of the result
+  int slice_group = -1;
+  Layout layout;  // of the result
   Layout::Cut cut;
 };
 
@@ -32,6 +34,7 @@ struct Piece {
 struct Way {
   ValueId value = kNoValue;
   ValueId bias = kNoValue;
+  int bias_group = -1;
   Layout layout;
 };
 
@@ -78,7 +81,7 @@ class Splitter {
     if (linear.inputs[2] != kNoValue || stored(linear.inputs[1]) == nullptr) return;
     const TensorType& type = graph_.type(linear.outputs[0]);
     std::vector<Piece> pieces;
-    if (!follow(linear, {linear.outputs[0], kNoValue, Layout(type.shape)}, &pieces)) return;
+    if (!follow(linear, {linear.outputs[0], kNoValue, -1, Layout(type.shape)}, &pieces)) return;
     int64_t total = 0;
     for (const Piece& piece : pieces) total += rows_of(piece).count();
     if (total > type.shape.back()) return;  // overlapping slices would be computed twice
@@ -111,6 +114,7 @@ class Splitter {
   bool add_bias(const Node& node, const Way& way, Way* next) const {
     if (!way.layout.is_original() || way.bias != kNoValue) return false;
     next->bias = node.inputs[0] == way.value ? node.inputs[1] : node.inputs[0];
+    next->bias_group = node.group;
     const TensorType& type = graph_.type(node.outputs[0]);
     return stored(next->bias) != nullptr && type == graph_.type(way.value) &&
            graph_.type(next->bias).shape == Shape{type.shape.back()};
@@ -127,7 +131,8 @@ class Splitter {
     const int64_t count = graph_.type(node.outputs[0]).shape[static_cast<size_t>(dim)];
     const auto cut = way.layout.slice(static_cast<size_t>(dim), begin, begin + count);
     if (!cut) return false;
-    pieces->push_back({linear, way.bias, way.value, std::move(way.layout), *cut});
+    pieces->push_back(
+        {linear, way.bias, way.bias_group, way.value, node.group, std::move(way.layout), *cut});
     return true;
   }
 
@@ -177,11 +182,12 @@ class Splitter {
     return static_cast<int>(module_.tensors.size()) - 1;
   }
 
-  ValueId append(const Node& like, const char* op, std::vector<ValueId> inputs,
+  // A node at the place of `linear`, in the group of what it replaces.
+  ValueId append(const Node& linear, int group, const char* op, std::vector<ValueId> inputs,
                  ops::Attrs attrs = {}) {
     const ValueId id =
-        ir::append(graph_, *ops::find_op(op), std::move(inputs), std::move(attrs), like.source);
-    graph_.nodes.back().group = like.group;
+        ir::append(graph_, *ops::find_op(op), std::move(inputs), std::move(attrs), linear.source);
+    graph_.nodes.back().group = group;
     return id;
   }
 
@@ -189,14 +195,16 @@ class Splitter {
     const Node& linear = piece.linear;
     const Rows rows = rows_of(piece);
     ValueId y =
-        append(linear, "linear",
+        append(linear, linear.group, "linear",
                {rewriter.current(linear.inputs[0]), part(linear.inputs[1], rows), kNoValue});
-    if (piece.bias != kNoValue) y = append(linear, "add", {y, part(piece.bias, rows)});
+    if (piece.bias != kNoValue)
+      y = append(linear, piece.bias_group, "add", {y, part(piece.bias, rows)});
     // The digits apart, in their order, and together again; what of it does nothing is dropped
     // later.
-    y = append(linear, "reshape", {y}, {{"shape", piece.layout.origin_sizes()}});
-    y = append(linear, "permute", {y}, {{"dims", piece.layout.order()}});
-    return append(linear, "reshape", {y}, {{"shape", graph_.type(piece.result).shape}});
+    const int group = piece.slice_group;
+    y = append(linear, group, "reshape", {y}, {{"shape", piece.layout.origin_sizes()}});
+    y = append(linear, group, "permute", {y}, {{"dims", piece.layout.order()}});
+    return append(linear, group, "reshape", {y}, {{"shape", graph_.type(piece.result).shape}});
   }
 
   Module& module_;
