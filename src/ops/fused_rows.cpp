@@ -4,12 +4,14 @@
 // Each part runs the kernel that it has as a step of its own, made for a block; so the results have
 // the same bits. Elementwise parts in a row become one program of the tile engine.
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "base/check.h"
 #include "base/checked.h"
 #include "ops/elementwise.h"
 #include "ops/fused_stage.h"
+#include "ops/table.h"
 
 namespace shardwright::ops {
 namespace {
@@ -41,9 +43,10 @@ class RowsStage final : public FusedStage {
  public:
   RowsStage(const FusedSpec& spec, RowProgram program, const std::vector<bool>& is_shared)
       : program_(std::move(program)), n_threads_(spec.n_threads) {
+    split_at_cats(&program_, is_shared);
     find_locals(spec, is_shared);
     find_chains();
-    if (chains_.size() == 1 && program_.parts[chains_[0].begin].op->elementwise) {
+    if (chains_.size() == 1 && program_.parts[chains_[0].end - 1].op->elementwise) {
       make_whole_chain();
     } else {
       choose_blocks();
@@ -103,26 +106,19 @@ class RowsStage final : public FusedStage {
   bool joins(const Chain& chain, const RowPart& part) const {
     const RowPart& first = program_.parts[chain.begin];
     if (!first.op->elementwise || !part.op->elementwise) return false;
-    if (first.result.columns != part.result.columns) return false;
+    if (first.result.columns != part.result.columns || first.segment != part.segment) return false;
     size_t n_operands = part.operands.size() + 1;
     for (size_t i = chain.begin; i < chain.end; ++i) {
       const RowPart& other = program_.parts[i];
       n_operands += other.operands.size() + 1;
       for (const RowView& read : part.operands)
-        if (is_of(read, other.result) && !is_same(read, other.result)) return false;
+        if (is_of(read, other.result) && !is_same_view(read, other.result)) return false;
     }
     return n_operands <= kMaxChainOperands;
   }
   static bool is_of(const RowView& read, const RowView& written) {
     return read.value.where == written.value.where && read.value.index == written.value.index;
   }
-  static bool is_same(const RowView& read, const RowView& written) {
-    return is_of(read, written) && read.value.offset_bytes == written.value.offset_bytes &&
-           read.value.spec.type.dtype == written.value.spec.type.dtype &&
-           read.row_strides == written.row_strides && read.columns == written.columns &&
-           read.column_stride == written.column_stride;
-  }
-
   void find_chains() {
     for (size_t i = 0; i < program_.parts.size(); ++i) {
       if (!chains_.empty() && joins(chains_.back(), program_.parts[i]))
@@ -130,12 +126,29 @@ class RowsStage final : public FusedStage {
       else
         chains_.push_back({i, i + 1});
     }
+    for (size_t i = 0; i + 1 < chains_.size(); ++i) {
+      const Chain& one = chains_[i];
+      if (one.end - one.begin != 1 || chains_[i + 1].end - chains_[i + 1].begin != 1) continue;
+      if (!is_added_first(program_.parts[one.begin], program_.parts[one.end])) continue;
+      chains_[i].end = chains_[i + 1].end;
+      chains_.erase(chains_.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+    }
     for (const Chain& chain : chains_)
       for (size_t i = chain.begin; i < chain.end; ++i)
         for (const RowView& read : program_.parts[i].operands) {
           Local* value = local(read.value);
           if (value != nullptr && writer_in(chain, read) == nullptr) value->is_needed = true;
         }
+  }
+  // x + other just before a norm of it: one kernel does both (norm.cpp).
+  static bool is_added_first(const RowPart& added, const RowPart& norm) {
+    if (added.op != &add || (norm.op != &rms_norm && norm.op != &layer_norm)) return false;
+    const auto is_plain = [&](const RowView& view) {
+      return view.value.spec.type.dtype == norm.operands[0].value.spec.type.dtype &&
+             (view.column_stride == 1 || view.columns == 1);
+    };
+    return is_same_view(norm.operands[0], added.result) && is_plain(added.operands[0]) &&
+           is_plain(added.operands[1]) && is_plain(added.result);
   }
   const RowPart* writer_in(const Chain& chain, const RowView& read) const {
     for (size_t i = chain.begin; i < chain.end; ++i)
@@ -233,37 +246,56 @@ class RowsStage final : public FusedStage {
 
   void make_step(const Chain& chain) {
     RowStep step;
-    const int64_t rest = inner_rows_ % block_rows_;
-    if (chain.end - chain.begin > 1 || program_.parts[chain.begin].op->elementwise) {
-      const ChainPieces pieces = pieces_of(chain);
-      for (const RowView* view : pieces.inputs) step.operands.push_back(block_view(*view));
-      for (const RowView* view : pieces.outputs) step.results.push_back(block_view(*view));
-      const auto make = [&](int64_t count) {
-        std::vector<OperandSpec> inputs;
-        std::vector<OperandSpec> outputs;
-        for (const RowView* view : pieces.inputs) inputs.push_back(block_spec(*view, count));
-        for (const RowView* view : pieces.outputs) outputs.push_back(block_spec(*view, count));
-        return make_chain_kernel(pieces.ops, inputs, pieces.output_ops, outputs);
-      };
-      step.full = make(block_rows_);
-      if (rest > 0) step.rest = make(rest);
-    } else {
-      const RowPart& part = program_.parts[chain.begin];
-      for (const RowView& view : part.operands) step.operands.push_back(block_view(view));
-      step.results.push_back(block_view(part.result));
-      const auto make = [&](int64_t count) {
-        KernelSpec spec{
-            .op = part.op, .attrs = &part.attrs, .operands = {}, .results = {}, .begins = {}};
-        for (const RowView& view : part.operands) spec.operands.push_back(block_spec(view, count));
-        spec.results.push_back(block_spec(part.result, count));
-        return part.op->make_kernel(spec);
-      };
-      step.full = make(block_rows_);
-      if (rest > 0) step.rest = make(rest);
-    }
+    std::function<std::unique_ptr<Kernel>(int64_t count)> make;
+    if (program_.parts[chain.end - 1].op->elementwise)
+      make = chain_maker(chain, &step);
+    else
+      make = part_maker(chain, &step);
+    step.full = make(block_rows_);
+    if (inner_rows_ % block_rows_ > 0) step.rest = make(inner_rows_ % block_rows_);
     CHECK(step.operands.size() <= kMaxPointers && step.results.size() <= kMaxPointers);
     CHECK(step.full->scratch_bytes() == 0, "a row kernel with scratch");
     steps_.push_back(std::move(step));
+  }
+
+  // Each fills the views of a step and gives what makes its kernel for a number of rows.
+  std::function<std::unique_ptr<Kernel>(int64_t)> chain_maker(const Chain& chain, RowStep* step) {
+    ChainPieces pieces = pieces_of(chain);
+    for (const RowView* view : pieces.inputs) step->operands.push_back(block_view(*view));
+    for (const RowView* view : pieces.outputs) step->results.push_back(block_view(*view));
+    return [this, pieces = std::move(pieces)](int64_t count) {
+      std::vector<OperandSpec> inputs;
+      std::vector<OperandSpec> outputs;
+      for (const RowView* view : pieces.inputs) inputs.push_back(block_spec(*view, count));
+      for (const RowView* view : pieces.outputs) outputs.push_back(block_spec(*view, count));
+      return make_chain_kernel(pieces.ops, inputs, pieces.output_ops, outputs);
+    };
+  }
+  // One part, or a norm of a sum.
+  std::function<std::unique_ptr<Kernel>(int64_t)> part_maker(const Chain& chain, RowStep* step) {
+    const RowPart& part = program_.parts[chain.end - 1];
+    const RowPart* added = chain.end - chain.begin == 2 ? &program_.parts[chain.begin] : nullptr;
+    std::vector<const RowView*> operands;
+    for (const RowView& view : part.operands) operands.push_back(&view);
+    if (added != nullptr) {
+      operands[0] = &added->operands[0];
+      operands.push_back(&added->operands[1]);
+    }
+    const bool keeps_sum = added != nullptr && is_stored(*added);
+    for (const RowView* view : operands) step->operands.push_back(block_view(*view));
+    step->results.push_back(block_view(part.result));
+    if (keeps_sum) step->results.push_back(block_view(added->result));
+    return [this, &part, added, operands, keeps_sum](int64_t count) {
+      KernelSpec spec{
+          .op = part.op, .attrs = &part.attrs, .operands = {}, .results = {}, .begins = {}};
+      for (const RowView* view : operands) spec.operands.push_back(block_spec(*view, count));
+      spec.results.push_back(block_spec(part.result, count));
+      if (added == nullptr) return part.op->make_kernel(spec);
+      const OperandSpec other = spec.operands.back();
+      spec.operands.pop_back();
+      const OperandSpec kept = keeps_sum ? block_spec(added->result, count) : OperandSpec{};
+      return make_add_norm_kernel(spec, other, keeps_sum ? &kept : nullptr);
+    };
   }
 
   struct ChainPieces {
@@ -287,7 +319,7 @@ class RowsStage final : public FusedStage {
         }
         const auto known =
             std::find_if(pieces.inputs.begin(), pieces.inputs.end(),
-                         [&](const RowView* input) { return is_same(read, *input); });
+                         [&](const RowView* input) { return is_same_view(read, *input); });
         op.operands.push_back(static_cast<int>(known - pieces.inputs.begin()));
         if (known == pieces.inputs.end()) pieces.inputs.push_back(&read);
       }

@@ -32,6 +32,7 @@ struct RowPart {
   Attrs attrs = {};  // in the last of two dimensions
   std::vector<RowView> operands = {};
   RowView result = {};
+  int segment = -1;  // of split_at_cats: parts of one segment alone may share registers
 };
 
 // Parts that walk the same rows: any block of rows can go through all of them by itself.
@@ -39,6 +40,12 @@ struct RowProgram {
   Shape rows;
   std::vector<RowPart> parts;
 };
+
+// Whether `read` is the very value that `written` is, seen in the same way.
+bool is_same_view(const RowView& read, const RowView& written);
+// Leaves cats out where all that reads them is elementwise, which then runs on pieces of the
+// columns. What results, and its bits, stay the same.
+void split_at_cats(RowProgram* program, const std::vector<bool>& is_shared);
 
 // The rows programs of these parts, or why there are none.
 std::string plan_rows(const FusedSpec& spec, std::span<const int> parts,
@@ -102,6 +109,10 @@ class FusedStage {
 };
 std::unique_ptr<FusedStage> make_rows_stage(const FusedSpec& spec, RowProgram program,
                                             const std::vector<bool>& is_shared);
+// norm.cpp: rms_norm or layer_norm of x + other, which comes as one operand more, behind the
+// norm's; the sum, rounded as x is, is a second result if it is kept.
+std::unique_ptr<Kernel> make_add_norm_kernel(const KernelSpec& norm, const OperandSpec& other,
+                                             const OperandSpec* kept);
 std::unique_ptr<FusedStage> make_gemm_stage(const FusedSpec& spec, const GemmPlan& plan);
 
 // The part that writes this scratch value or result; -1 if none does.

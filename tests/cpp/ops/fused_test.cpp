@@ -37,6 +37,7 @@ const char* const kRowGroups[] = {
     // add + norm, both read later
     "h = add(x: DT[2, 9, 72], r: DT[2, 9, 72]); y = rms_norm(h, w: DT[72], eps=1e-05) -> h, y",
     "*h = add(*x: DT[2, 9, 72], r: DT[2, 9, 72]); *y = layer_norm(h, w: DT[72], b: DT[72]) -> y, h",
+    "h = add(x: DT[9, 150], r: DT[150]); y = rms_norm(h, -, eps=1e-05, weight_plus_one=true) -> y",
     "y = rms_norm(x: DT[40, 300], -, eps=1e-05, round_before_weight=true); z = mul(y, s: DT[300]) "
     "-> z",
     // a tanh gelu written out
@@ -49,6 +50,13 @@ const char* const kRowGroups[] = {
     "p = mul(q, cos: DT[1, 1, 7, 16]); s = mul(r, sin: DT[1, 1, 7, 16]); y = add(p, s) -> y",
     "a = slice(x: DT[2, 3, 7, 16], dim=3, end=8); b = slice(x, dim=3, start=8); n = neg(b); "
     "r = cat(n, a, dim=3); y = mul(r, x) -> y",
+    // after a cat: a column that another segment gives, a cat of more, one that is kept
+    "r = cat(a: DT[3, 8], b: DT[3, 24], dim=-1); y = add(r, x: DT[3, 32]); "
+    "l = ~slice(y, dim=1, start=31); z = mul(y, l) -> y, z",
+    "n = neg(b: DT[3, 24]); t = tanh(n); r = cat(t, a: DT[3, 5], n, dim=-1); m = mul(x: DT[53], "
+    "r); "
+    "s = softmax(m, dim=-1); y = add(m, s) -> y",
+    "n = neg(b: DT[3, 24]); r = cat(n, n, dim=-1); y = exp(r); z = softmax(y, dim=-1) -> r, z",
     // softmax by hand, and as it is
     "m = amax(x: DT[6, 37], dim=[-1], keepdim=true); d = sub(x, m); e = exp(d); "
     "t = sum(e, dim=[1], keepdim=true); y = div(e, t) -> y",
