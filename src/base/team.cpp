@@ -256,9 +256,10 @@ bool Team::wait(int64_t deadline_ns) {
   return value == job;
 }
 
-int Member::n_threads() const { return team_->state_->n_threads; }
+int Member::n_threads() const { return team_ == nullptr ? 1 : team_->state_->n_threads; }
 
 void Member::barrier() {
+  if (team_ == nullptr) return;
   Team::State& state = *team_->state_;
   if (state.n_threads == 1) return;
   const uint32_t round = state.barrier_round.load();

@@ -46,6 +46,8 @@ class Team;
 class Member {
  public:
   Member(Team& team, int thread) : team_(&team), thread_(thread) {}
+  // A team of one, for a kernel that one thread runs on a part that is its alone.
+  static Member alone() { return Member(); }
   int thread() const { return thread_; }
   int n_threads() const;
   // All threads of the team meet here; writes before it are visible to all after it.
@@ -55,8 +57,10 @@ class Member {
   Range share(int64_t count, int64_t grain = 1) const;
 
  private:
-  Team* team_;
-  int thread_;
+  Member() = default;
+
+  Team* team_ = nullptr;  // null: alone
+  int thread_ = 0;
 };
 
 // `n_threads` threads, pinned to `cpus[i % size]` if given. The threads live as long as the team

@@ -97,6 +97,21 @@ std::string memory_table(const pef::Manifest& manifest, const pef::Plan& plan) {
                      static_cast<double>(sum) / static_cast<double>(total));
 }
 
+// "" for a graph without groups. Files of version 1.0 don't speak of them.
+std::string groups_text(const Json& graph) {
+  if (!graph.contains("groups") || graph["groups"].empty()) return "";
+  Folded groups;
+  for (const Json& g : graph["groups"]) {
+    const int parts = g.at("parts"), steps = g.at("steps");
+    const std::string why_not = g.at("why_not_one");
+    const auto saved = g.at("saved_bytes_per_chip").get<std::vector<int64_t>>();
+    groups.add({g.at("name"), g.at("origin"), folded(g.at("where")),
+                bytes_text(*std::max_element(saved.begin(), saved.end())),
+                fmt::format("{} -> {}{}{}", parts, steps, why_not.empty() ? "" : ": ", why_not)});
+  }
+  return groups.text({"fused", "by", "first at", "saves", "steps"});
+}
+
 std::string graph_text(const Json& graph, int n_chips) {
   Folded weights, exchanges;
   for (const Json& w : graph.at("weights"))
@@ -112,8 +127,9 @@ std::string graph_text(const Json& graph, int n_chips) {
     moved += e.at("bytes_moved").get<int64_t>();
   }
   std::string text = fmt::format(
-      " graph {}\n{}", graph.at("name").get<std::string>(),
-      graph.at("weights").empty() ? "  no weights\n" : weights.text({"weight", "shape", "split"}));
+      " graph {}\n{}{}", graph.at("name").get<std::string>(),
+      graph.at("weights").empty() ? "  no weights\n" : weights.text({"weight", "shape", "split"}),
+      groups_text(graph));
   if (n_chips == 1) return text;
   if (graph.at("exchanges").empty()) return text + "  no transfers between chips\n";
   return text + exchanges.text({"transfer", "of", "received", "forced by"}) +

@@ -18,6 +18,7 @@
 #include "ir/verify.h"
 #include "passes/canonicalize.h"
 #include "passes/check_supported.h"
+#include "passes/fuse.h"
 #include "pef/write.h"
 #include "plan/plan.h"
 #include "shard/partition.h"
@@ -45,6 +46,10 @@ class Pipeline {
         for (ir::Graph& graph : module_.graphs) pass.run(module_, graph);
       });
     }
+    if (options_.optimization == 3 && !options_.without.contains("fuse"))
+      stage("fuse", [&] {
+        for (ir::Graph& graph : module_.graphs) passes::fuse(module_, graph);
+      });
     // Only a model that we know whole is worth splitting.
     stage("canonical", [&] {
       for (const ir::Graph& graph : module_.graphs) passes::check_supported(graph);
@@ -95,7 +100,8 @@ void Pipeline::check_options() const {
         names += std::string(names.empty() ? "" : ", ") + pass.name;
       found = found || name == pass.name;
     }
-    return found;
+    names += ", fuse";
+    return found || name == "fuse";
   };
   for (const std::string& name : options_.without)
     if (!known(name))
@@ -107,6 +113,11 @@ void Pipeline::check_options() const {
     throw Error(ErrorCode::kUsage, fmt::format("--until {}: there is no such stage; stages are "
                                                "imported, canonical, solved, local, plan",
                                                options_.until));
+  if (options_.optimization != 1 && !options_.rules_file.empty())
+    throw Error(ErrorCode::kUsage,
+                fmt::format("--optimization-rules {}: rules are for -o1, not -o{}; give -o1, or "
+                            "leave the file out",
+                            options_.rules_file, options_.optimization));
   if (!options_.dump_folder.empty()) {
     std::error_code error;
     std::filesystem::create_directories(options_.dump_folder, error);
@@ -156,22 +167,24 @@ void Pipeline::add_plan(int n) {
         dump(fmt::format("local_{}_{}_chip_{}", graphs[chip].name, n, chip),
              ir::print(graphs[chip]));
   if (done("local")) return;
+  plan::Planned planned;
   stage("plan " + chips, [&] {
-    pef::Plan plan = plan::make_plan(module_, local);
-    plan.n_chips = n;
-    plan.mode = to_string(solve_options.mode);
-    plan.notes = notes_;
+    planned = plan::make_plan(module_, local);
+    planned.plan.n_chips = n;
+    planned.plan.mode = to_string(solve_options.mode);
+    planned.plan.notes = notes_;
     if (solve_options.mode == shard::Mode::kBatch)
       if (std::string note = ignored_splits_note(module_); !note.empty())
-        plan.notes.push_back(std::move(note));
+        planned.plan.notes.push_back(std::move(note));
     for (const shard::Solution& solution : solutions)
       for (const std::string& note : solution.notes)
-        if (std::find(plan.notes.begin(), plan.notes.end(), note) == plan.notes.end())
-          plan.notes.push_back(note);
-    result_.manifest.plans.push_back(std::move(plan));
+        if (std::find(planned.plan.notes.begin(), planned.plan.notes.end(), note) ==
+            planned.plan.notes.end())
+          planned.plan.notes.push_back(note);
   });
-  check_fits(module_, result_.manifest.plans.back(), options_);
-  reports_.push_back(report_plan(module_, solutions, local, result_.manifest.plans.back()));
+  check_fits(module_, planned.plan, options_);
+  reports_.push_back(report_plan(module_, solutions, local, planned));
+  result_.manifest.plans.push_back(std::move(planned.plan));
 }
 
 void Pipeline::write() {

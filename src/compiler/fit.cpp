@@ -54,7 +54,7 @@ bool fits(const ir::Module& module, const CompileOptions& options, shard::Mode m
   std::vector<std::vector<ir::Graph>> local;
   for (size_t g = 0; g < module.graphs.size(); ++g)
     local.push_back(shard::partition(module, module.graphs[g], solutions[g]));
-  return need_of(plan::make_plan(module, local), false).total() <= limit;
+  return need_of(plan::make_plan(module, local).plan, false).total() <= limit;
 }
 
 // "4 chips in weight mode hold it (...)": the smallest number of chips above `from`; "" if there is

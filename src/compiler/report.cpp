@@ -70,6 +70,36 @@ std::map<std::string, int64_t> input_bounds(const ir::Graph& graph) {
   return bounds;
 }
 
+std::vector<GroupReport> report_groups(const ir::Graph& graph,
+                                       const std::vector<plan::GroupPlan>& plans) {
+  std::vector<GroupReport> reports;
+  for (size_t i = 0; i < graph.groups.size(); ++i)
+    reports.push_back({.name = graph.groups[i].name,
+                       .origin = graph.groups[i].origin,
+                       .members = {},
+                       .where = "",
+                       .plan = plans[i]});
+  for (const ir::Node& node : graph.nodes) {
+    if (node.group < 0) continue;
+    GroupReport& report = reports[static_cast<size_t>(node.group)];
+    if (report.members.empty() && node.source >= 0)
+      report.where = graph.sources[static_cast<size_t>(node.source)].path;
+    report.members.emplace_back(node.op->name);
+  }
+  return reports;
+}
+
+Json to_json(const GroupReport& group) {
+  return Json{{"name", group.name},
+              {"origin", group.origin},
+              {"where", group.where},
+              {"members", group.members},
+              {"parts", group.plan.parts},
+              {"steps", group.plan.steps},
+              {"why_not_one", group.plan.why_not},
+              {"saved_bytes_per_chip", group.plan.saved_bytes}};
+}
+
 Json to_json(const shard::ExchangeInfo& info) {
   return Json{{"kind", info.exchange.kind},
               {"value", info.value},
@@ -97,9 +127,10 @@ Json to_json(const WeightReport& w) {
 }  // namespace
 
 PlanReport report_plan(const ir::Module& module, const std::vector<shard::Solution>& solutions,
-                       const std::vector<std::vector<ir::Graph>>& local, const pef::Plan& plan) {
+                       const std::vector<std::vector<ir::Graph>>& local,
+                       const plan::Planned& planned) {
   PlanReport report;
-  report.n_chips = plan.n_chips;
+  report.n_chips = planned.plan.n_chips;
   for (size_t g = 0; g < module.graphs.size(); ++g) {
     const ir::Graph& graph = module.graphs[g];
     GraphReport& out = report.graphs.emplace_back();
@@ -110,6 +141,7 @@ PlanReport report_plan(const ir::Module& module, const std::vector<shard::Soluti
     for (size_t i = 0; i < graph.inputs.size(); ++i)
       if (graph.inputs[i].role == ir::InputRole::kParameter)
         out.weights.push_back(report_weight(graph, i, solutions[g], local[g], consumers));
+    out.groups = report_groups(graph, planned.groups[g]);
   }
   return report;
 }
@@ -125,13 +157,15 @@ std::string to_json(const ir::Module& module, const std::vector<PlanReport>& pla
   for (const PlanReport& plan : plans) {
     Json graphs = Json::array();
     for (const GraphReport& graph : plan.graphs) {
-      Json exchanges = Json::array(), weights = Json::array();
+      Json exchanges = Json::array(), weights = Json::array(), groups = Json::array();
       for (const auto& info : graph.exchanges) exchanges.push_back(to_json(info));
       for (const auto& weight : graph.weights) weights.push_back(to_json(weight));
+      for (const auto& group : graph.groups) groups.push_back(to_json(group));
       graphs.push_back({{"name", graph.name},
                         {"modelled_seconds", graph.modelled_seconds},
                         {"exchanges", exchanges},
-                        {"weights", weights}});
+                        {"weights", weights},
+                        {"groups", groups}});
     }
     json["plans"].push_back({{"n_chips", plan.n_chips}, {"graphs", graphs}});
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ir/graph.h"
-#include "pef/program.h"
+#include "plan/plan.h"
 #include "shard/partition.h"
 #include "shard/solve.h"
 
@@ -23,10 +23,19 @@ struct WeightReport {
   std::vector<int64_t> rows_per_chip;  // along the split dimension; empty if whole
 };
 
+// A fusion group of the canonical graph and what the plan made of it.
+struct GroupReport {
+  std::string name, origin;          // as in ir::FusionGroup
+  std::vector<std::string> members;  // "linear", in order
+  std::string where;                 // of its first member: "model.layers.0.mlp.gate_proj"
+  plan::GroupPlan plan;
+};
+
 struct GraphReport {
   std::string name;
   std::vector<shard::ExchangeInfo> exchanges;
   std::vector<WeightReport> weights;
+  std::vector<GroupReport> groups;
   double modelled_seconds = 0;
 };
 
@@ -36,7 +45,8 @@ struct PlanReport {
 };
 
 PlanReport report_plan(const ir::Module& module, const std::vector<shard::Solution>& solutions,
-                       const std::vector<std::vector<ir::Graph>>& local, const pef::Plan& plan);
+                       const std::vector<std::vector<ir::Graph>>& local,
+                       const plan::Planned& planned);
 
 // One object: "schema_version", "module" (canonical text), "input_below" (integer inputs that index
 // a table: its rows), "plans".

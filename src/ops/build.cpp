@@ -75,22 +75,30 @@ bool is_kernel_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }
 
-RowsOf rows_of(const OperandSpec& spec) {
-  const Shape& shape = spec.type.shape;
-  CHECK(!shape.empty() && shape.size() == spec.strides.size());
+std::optional<RowsOf> maybe_rows_of(const TensorType& type, const Strides& strides) {
+  const Shape& shape = type.shape;
+  if (shape.empty()) return std::nullopt;
   RowsOf rows{.count = 1, .size = shape.back(), .stride = shape.back()};
-  CHECK(spec.strides.back() == 1 || rows.size <= 1);
+  if (strides.back() != 1 && rows.size > 1) return std::nullopt;
   bool found = false;
   for (size_t i = shape.size() - 1; i-- > 0;) {
     if (shape[i] != 1) {
-      if (!found) rows.stride = spec.strides[i];
-      CHECK(rows.count == 0 || shape[i] == 0 || spec.strides[i] == rows.stride * rows.count,
-            "strides " + to_string(spec.strides) + " of " + to_string(spec.type) + " are not rows");
+      if (!found) rows.stride = strides[i];
+      if (rows.count != 0 && shape[i] != 0 && strides[i] != rows.stride * rows.count)
+        return std::nullopt;
       found = true;
     }
     rows.count *= shape[i];
   }
   return rows;
+}
+
+RowsOf rows_of(const OperandSpec& spec) {
+  CHECK(spec.type.shape.size() == spec.strides.size());
+  const std::optional<RowsOf> rows = maybe_rows_of(spec.type, spec.strides);
+  CHECK(rows,
+        "strides " + to_string(spec.strides) + " of " + to_string(spec.type) + " are not rows");
+  return *rows;
 }
 
 bool next_index(const Shape& shape, std::vector<int64_t>& index) {

@@ -34,13 +34,15 @@ double einsum_flops(const Attrs&, const Rule& rule);
 // f32, bf16, f16: what the heavy kernels take.
 bool is_kernel_float(DType dtype);
 // The tensors as the matrix of their rows: a last dimension that is contiguous, all others together
-// as rows. CHECKs that they have one stride (Strided::kRows).
+// as rows at one distance (Strided::kRows).
 struct RowsOf {
   int64_t count = 0;
   int64_t size = 0;
   int64_t stride = 0;  // in elements
+  bool operator==(const RowsOf&) const = default;
 };
-RowsOf rows_of(const OperandSpec& spec);
+RowsOf rows_of(const OperandSpec& spec);  // CHECKs that it is such a matrix
+std::optional<RowsOf> maybe_rows_of(const TensorType& type, const Strides& strides);
 
 // Moves `index` to the next one of `shape`, last dimension fastest. False after the last.
 bool next_index(const Shape& shape, std::vector<int64_t>& index);

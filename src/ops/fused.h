@@ -2,13 +2,13 @@
 //
 // Every fused step is at most two stages with one barrier between them:
 //   rows   operators that work row by row (elementwise with broadcasting, casts, norms, softmax,
-//   and
-//          slices, cats and views inside a row): each thread takes blocks of rows through all of
-//          them, the intermediates of a block staying in its L1/L2 scratch
-//   gemm   linears that read the same x (or one linear), over panels side by side, each with what
-//          follows it element by element in the epilogue: bias, activation, product with another
-//          linear of the stage (gate and up), residual, cast
-// A stage may also be one operator as it is (attention).
+//          sums over a row, copies of views, cat inside a row): each thread takes blocks of rows
+//          through all of them, the intermediates of a block staying in its scratch. Each operator
+//          rounds as it does alone: the bits are the same
+//   gemm   linears that read the same x, their weights in panels, with what follows each of them
+//          element by element in the epilogue: bias, activation, product with another linear of the
+//          stage (gate and up), residual, casts between floats. The epilogue computes in f32 and
+//          rounds once, at its end
 #pragma once
 
 #include <memory>
@@ -44,6 +44,10 @@ struct FusedSpec {
   int n_threads = 1;
 };
 
+// Each scratch value and each result has one part that writes it, before any that reads it. A
+// result overlaps no other one; an operand only where the part that writes the result is the
+// operand's only reader and could work in place (OpDef::in_place) by itself.
+//
 // Whether these parts can be one step; "" if so, else why not, for people ("linear reads the sum of
 // rows"). Depends on nothing but the spec: the same on every machine and for any number of threads.
 std::string why_not_fused(const FusedSpec& spec);

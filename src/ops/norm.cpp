@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "kernels/cpu/rows.h"
 #include "ops/build.h"
+#include "ops/fused_stage.h"
 #include "ops/table.h"
 
 namespace shardwright::ops {
@@ -145,11 +146,20 @@ class NormKernel : public Kernel {
     args_.eps = static_cast<float>(eps);
     args_.round_before_weight = spec.attrs->boolean("round_before_weight", false);
     args_.weight_plus_one = spec.attrs->boolean("weight_plus_one", false);
-    for (size_t i = 1; i < spec.operands.size(); ++i) {
+    n_operands_ = spec.operands.size();
+    for (size_t i = 1; i < n_operands_; ++i) {
       if (!spec.operands[i].present) continue;
       has_[i - 1] = true;
       args_.weight_dtype = spec.operands[i].type.dtype;
     }
+  }
+
+  // One operand more, which is added to x first, and a second result for the sum if it is kept.
+  void add_first(const OperandSpec& other, const OperandSpec* kept) {
+    adds_ = true;
+    args_.add_stride = rows_of(other).stride;
+    keeps_sum_ = kept != nullptr;
+    if (keeps_sum_) args_.sum_stride = rows_of(*kept).stride;
   }
 
   void run(Member& member, const void* const* operands, void* const* results,
@@ -159,37 +169,51 @@ class NormKernel : public Kernel {
     args.y = results[0];
     if (has_[0]) args.weight = operands[1];
     if (has_[1]) args.bias = operands[2];
+    if (adds_) args.add = operands[n_operands_];
+    if (keeps_sum_) args.sum = results[1];
     function_(member, args);
   }
 
  private:
   Function function_;
   kernels::NormArgs args_;
+  size_t n_operands_ = 0;
   bool has_[2] = {false, false};
+  bool adds_ = false;
+  bool keeps_sum_ = false;
 };
 
-std::unique_ptr<Kernel> make_norm(const KernelSpec& spec, NormKernel::Function function,
-                                  double eps) {
+// Null: there is no row kernel for these types.
+std::unique_ptr<NormKernel> make_norm(const KernelSpec& spec) {
   std::optional<DType> parameters;
   for (size_t i = 0; i < spec.operands.size(); ++i) {
     const OperandSpec& operand = spec.operands[i];
     if (!operand.present) continue;
     // Parameters of two types are rare enough for the slow way.
     const bool mixed = i > 0 && parameters && *parameters != operand.type.dtype;
-    if (mixed || !is_kernel_float(operand.type.dtype)) return make_reference_kernel(spec);
+    if (mixed || !is_kernel_float(operand.type.dtype)) return nullptr;
     if (i > 0) parameters = operand.type.dtype;
   }
-  return std::make_unique<NormKernel>(spec, function, eps);
+  if (spec.op == &rms_norm)
+    return std::make_unique<NormKernel>(spec, kernels::rms_norm,
+                                        rms_eps(*spec.attrs, spec.operands[0].type.dtype));
+  return std::make_unique<NormKernel>(spec, kernels::layer_norm, spec.attrs->number("eps"));
 }
 
-std::unique_ptr<Kernel> make_rms_norm(const KernelSpec& spec) {
-  return make_norm(spec, kernels::rms_norm, rms_eps(*spec.attrs, spec.operands[0].type.dtype));
-}
-std::unique_ptr<Kernel> make_layer_norm(const KernelSpec& spec) {
-  return make_norm(spec, kernels::layer_norm, spec.attrs->number("eps"));
+std::unique_ptr<Kernel> make_norm_kernel(const KernelSpec& spec) {
+  if (auto kernel = make_norm(spec)) return kernel;
+  return make_reference_kernel(spec);
 }
 
 }  // namespace
+
+std::unique_ptr<Kernel> make_add_norm_kernel(const KernelSpec& norm, const OperandSpec& other,
+                                             const OperandSpec* kept) {
+  auto kernel = make_norm(norm);
+  CHECK(kernel != nullptr, "a norm without a row kernel");
+  kernel->add_first(other, kept);
+  return kernel;
+}
 
 // round_before_weight: the normalised x is rounded to its dtype before the weight (Llama).
 // weight_plus_one: multiplies by 1 + weight (Gemma). Both come from recognised patterns.
@@ -202,7 +226,7 @@ const OpDef rms_norm{
     .result_dtypes = first_dtype,
     .expansion_for = rms_norm_expansion,
     .reference = rms_norm_reference,
-    .make_kernel = make_rms_norm,
+    .make_kernel = make_norm_kernel,
     .operand_strides = Strided::kRows,
     .result_strides = Strided::kRows,
     .in_place = true,
@@ -222,7 +246,7 @@ const OpDef layer_norm{
     .result_dtypes = first_dtype,
     .expansion_for = layer_norm_expansion,
     .reference = layer_norm_reference,
-    .make_kernel = make_layer_norm,
+    .make_kernel = make_norm_kernel,
     .operand_strides = Strided::kRows,
     .result_strides = Strided::kRows,
     .in_place = true,

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "kernels/cpu/gemm.h"
 #include "ops/exchange.h"
+#include "pef/check_step.h"
 #include "pef/read.h"
 
 namespace shardwright::pef {
@@ -17,10 +18,6 @@ namespace {
 
 constexpr int kMaxChips = 65536;
 constexpr int64_t kPieceAlignBytes = 256;
-
-[[noreturn]] void broken(const std::string& message) {
-  throw Error(ErrorCode::kBrokenFile, message);
-}
 
 void check_signatures(const Manifest& manifest) {
   std::set<std::string> names;
@@ -108,7 +105,7 @@ void check_congruence(const Plan& plan, size_t graph) {
   }
 }
 
-void check_plan(const Manifest& manifest, const Plan& plan) {
+void check_plan(const Manifest& manifest, const Plan& plan, WhyNotFused why_not_fused) {
   if (plan.chips.empty()) return;
   if (static_cast<int>(plan.chips.size()) != plan.n_chips)
     broken(fmt::format("it has {} chips", plan.chips.size()));
@@ -120,7 +117,7 @@ void check_plan(const Manifest& manifest, const Plan& plan) {
                          manifest.graphs.size()));
     int64_t arena_bytes = 0;
     for (size_t g = 0; g < chip.programs.size(); ++g) {
-      check_program(manifest, plan, static_cast<int>(c), static_cast<int>(g));
+      check_program(manifest, plan, static_cast<int>(c), static_cast<int>(g), why_not_fused);
       arena_bytes = std::max(arena_bytes, chip.programs[g].arena_bytes);
     }
     if (chip.arena_bytes != arena_bytes || chip.transfer_bytes < 0 ||
@@ -138,7 +135,7 @@ void check_plan(const Manifest& manifest, const Plan& plan) {
 
 }  // namespace
 
-void check_manifest(const Manifest& manifest) {
+void check_manifest(const Manifest& manifest, WhyNotFused why_not_fused) {
   try {
     check_signatures(manifest);
     std::set<int> chip_counts;
@@ -146,7 +143,7 @@ void check_manifest(const Manifest& manifest) {
       if (plan.n_chips < 1 || plan.n_chips > kMaxChips || !chip_counts.insert(plan.n_chips).second)
         broken(fmt::format("it has a plan too many, for {} chips", plan.n_chips));
       try {
-        check_plan(manifest, plan);
+        check_plan(manifest, plan, why_not_fused);
       } catch (const Error& error) {
         throw error.within(fmt::format("the plan for {} chips", plan.n_chips));
       }

@@ -7,73 +7,16 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "ops/exchange.h"
-#include "ops/op.h"
 #include "pef/check.h"
+#include "pef/check_step.h"
+#include "pef/writers.h"
 
 namespace shardwright::pef {
 namespace {
 
 constexpr int64_t kArenaAlignBytes = 64;
 
-[[noreturn]] void broken(const std::string& message) {
-  throw Error(ErrorCode::kBrokenFile, message);
-}
-
 bool overlap(const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; }
-
-// Bytes of one memory with the step that wrote each last.
-class Writers {
- public:
-  void write(const Range& range, int step) {
-    if (range.empty()) return;
-    split(range.begin);
-    split(range.end);
-    written_.erase(written_.lower_bound(range.begin), written_.lower_bound(range.end));
-    written_[range.begin] = {range.end, step};
-  }
-
-  // The step that wrote all of the range; -1 if none wrote any of it; nothing if several steps (or
-  // one and what was there before) share it.
-  std::optional<int> writer(const Range& range) const {
-    auto after = written_.lower_bound(range.end);
-    if (after == written_.begin() || (--after)->second.end <= range.begin) return -1;
-    const bool all = after->first <= range.begin && after->second.end >= range.end;
-    return all ? std::optional(after->second.step) : std::nullopt;
-  }
-
- private:
-  struct Written {
-    int64_t end = 0;
-    int step = -1;
-  };
-
-  void split(int64_t at) {
-    auto after = written_.upper_bound(at);
-    if (after == written_.begin()) return;
-    Written& before = (--after)->second;
-    if (after->first == at || before.end <= at) return;
-    written_[at] = before;
-    before.end = at;
-  }
-
-  std::map<int64_t, Written> written_;  // by first byte; they don't overlap
-};
-
-// From the smallest stride up, each is longer than all that lies within it.
-bool elements_are_apart(const Buffer& buffer) {
-  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
-  for (size_t d = 0; d < buffer.strides.size(); ++d) {
-    if (buffer.type.shape[d] == 0) return true;
-    if (buffer.type.shape[d] > 1) dims.emplace_back(buffer.strides[d], buffer.type.shape[d]);
-  }
-  std::sort(dims.begin(), dims.end());
-  int64_t last = 0;  // element; byte_range has shown that 64 bits hold it
-  for (const auto& [stride, size] : dims) {
-    if (stride <= last) return false;
-    last += stride * (size - 1);
-  }
-  return true;
-}
 
 struct Access {
   Space space;
@@ -91,42 +34,11 @@ bool overlap_any(const std::vector<Access>& some, const std::vector<Access>& oth
   });
 }
 
-// Operators whose rule must fit on a chip's own pieces as it does on whole tensors: those with one
-// text. (A rule made from attributes speaks of whole tensors: 5 of 9 heads need not share KV heads
-// as 9 do.)
-bool rule_holds_locally(const ops::OpDef& op) {
-  return op.elementwise || (op.rule != nullptr && op.rule_for == nullptr &&
-                            std::string_view(op.rule).find('/') == std::string_view::npos);
-}
-
-bool kind_fits(ops::Argument::Kind kind, const ops::Attr& attr) {
-  using Kind = ops::Argument::Kind;
-  const auto is = [&]<typename T>(T) { return std::holds_alternative<T>(attr); };
-  switch (kind) {
-    case Kind::kInt:
-      return is(int64_t{});
-    case Kind::kFloat:
-    case Kind::kNumber:
-      return is(int64_t{}) || is(double{}) || is(bool{});
-    case Kind::kBool:
-      return is(bool{});
-    case Kind::kString:
-      return is(std::string{});
-    case Kind::kInts:
-      return is(std::vector<int64_t>{});
-    case Kind::kFloats:
-      return is(std::vector<double>{});
-    case Kind::kDType:
-      return is(DType{});
-    default:
-      return false;
-  }
-}
-
 class Walk {
  public:
-  Walk(const Manifest& manifest, const Plan& plan, int chip, int graph)
+  Walk(const Manifest& manifest, const Plan& plan, int chip, int graph, WhyNotFused why_not_fused)
       : plan_(plan),
+        why_not_fused_(why_not_fused),
         chip_index_(chip),
         chip_(plan.chips[static_cast<size_t>(chip)]),
         signature_(manifest.graphs[static_cast<size_t>(graph)]),
@@ -151,27 +63,38 @@ class Walk {
 
  private:
   void check_step(const Step& step, int index) {
-    const ops::OpDef* op = ops::find_op(step.op);
-    const bool exchange = op == &ops::exchange;
-    if (op == nullptr || step.op != op->name || (op->make_kernel == nullptr && !exchange))
-      broken("this version can't run operator '" + step.op + "'");
-    check_arguments(*op, step);
+    const bool exchange = step.op == ops::exchange.name;
+    if (exchange)
+      check_arguments(ops::exchange, step);
+    else if (!step.is_fused())
+      check_operator(step);
+    if (!step.is_fused() && (!step.parts.empty() || !step.scratch_bytes.empty()))
+      broken("only fused steps have parts and scratch");
     std::vector<Access> reads;
     std::vector<Access> writes;
     for (const Buffer& buffer : step.operands) reads.push_back(access(buffer, false));
     for (const Buffer& buffer : step.results) writes.push_back(access(buffer, true));
     for (size_t r = 0; r < reads.size(); ++r) check_writer(step.operands[r], reads[r]);
-    check_strides(*op, step);
-    check_sharing(*op, step, reads, writes);
+    if (step.is_fused())
+      check_parts(step, chip_.pieces, why_not_fused_);
+    else
+      check_strides(step, layouts_of(step));
+    check_sharing(step, reads, writes);
     check_barrier(step, reads, writes);
     for (const Access& write : writes)
       writers_[{write.space, write.index}].write(write.range, index);
     if (exchange) {
       check_exchange(step);
       check_meeting(step, index, reads, writes);
-    } else {
-      check_rule(*op, step);
+    } else if (!step.is_fused()) {
+      check_rule(step);
     }
+  }
+
+  std::vector<ops::Layout> layouts_of(const Step& step) const {
+    std::vector<ops::Layout> layouts;
+    for (const Buffer& buffer : step.operands) layouts.push_back(layout_of(buffer, chip_.pieces));
+    return layouts;
   }
 
   // What is read is what the step made that the plan had in mind: nothing has overwritten it.
@@ -199,54 +122,6 @@ class Walk {
       default:
         return "an output";
     }
-  }
-
-  // The kernel takes what lies like this: it would read or write elsewhere otherwise.
-  void check_strides(const ops::OpDef& op, const Step& step) const {
-    for (size_t i = 0; i < step.operands.size(); ++i) {
-      const Buffer& buffer = step.operands[i];
-      if (buffer.space == Space::kParameter &&
-          chip_.pieces[static_cast<size_t>(buffer.index)].layout == ops::Layout::kPanels) {
-        if (op.panel_operand != static_cast<int>(i) && !(op.panels_readable && i == 0))
-          broken(fmt::format("operand {} lies in panels", i));
-      } else if (!ops::accepts(op.operand_strides, buffer.type.shape, buffer.strides)) {
-        broken(fmt::format("operand {} of shape {} has strides {}", i, to_string(buffer.type.shape),
-                           to_string(buffer.strides)));
-      }
-    }
-    for (size_t i = 0; i < step.results.size(); ++i) {
-      const Buffer& buffer = step.results[i];
-      if (!ops::accepts(op.result_strides, buffer.type.shape, buffer.strides))
-        broken(fmt::format("result {} of shape {} has strides {}", i, to_string(buffer.type.shape),
-                           to_string(buffer.strides)));
-      if (!elements_are_apart(buffer))
-        broken(fmt::format("elements of result {} of shape {} with strides {} share memory", i,
-                           to_string(buffer.type.shape), to_string(buffer.strides)));
-    }
-  }
-
-  void check_arguments(const ops::OpDef& op, const Step& step) const {
-    size_t tensors = 0;
-    bool list = false;
-    for (const ops::Argument& argument : ops::arguments_of(op)) {
-      if (argument.kind == ops::Argument::Kind::kTensors) list = true;
-      if (argument.kind == ops::Argument::Kind::kTensor &&
-          (tensors >= step.operands.size() || step.operands[tensors].space == Space::kNone))
-        broken("operand " + argument.name + " is missing");
-      if (argument.is_tensor()) {
-        ++tensors;
-        continue;
-      }
-      const ops::Attr* attr = step.attrs.find(argument.name);
-      const bool none = attr == nullptr || std::holds_alternative<std::monostate>(*attr);
-      if (!none && !kind_fits(argument.kind, *attr))
-        broken("attribute " + argument.name + " is " + ops::to_string(*attr));
-    }
-    if (step.results.empty() || (!list && step.operands.size() > tensors))
-      broken(fmt::format("it has {} operands and {} results", step.operands.size(),
-                         step.results.size()));
-    for (const auto& [factor, begin] : step.begins)
-      if (begin < 0) broken(fmt::format("factor {} begins at {}", factor, begin));
   }
 
   // Where a buffer lies; throws unless all of it is inside its memory.
@@ -290,28 +165,19 @@ class Walk {
       case Space::kOutput:
         size = array(signature_.outputs);
         break;
+      default:
+        broken("only parts of a fused step lie in its operands, results and scratch");
     }
-    if (range.end > size || (range.empty() && buffer.offset_bytes > size))
-      broken(fmt::format("a buffer reaches to byte {} of {}", range.end, size));
-    if (buffer.offset_bytes % dtype_bytes(buffer.type.dtype) != 0)
-      broken(fmt::format("a buffer starts at byte {}", buffer.offset_bytes));
+    check_inside(buffer, range, size);
     return {buffer.space, buffer.space == Space::kArena ? 0 : buffer.index, range};
   }
 
-  // A result may share memory with an operand only where the operator works in place, element by
-  // element.
-  static void check_sharing(const ops::OpDef& op, const Step& step,
-                            const std::vector<Access>& reads, const std::vector<Access>& writes) {
+  static void check_sharing(const Step& step, const std::vector<Access>& reads,
+                            const std::vector<Access>& writes) {
     for (size_t w = 0; w < writes.size(); ++w) {
-      for (size_t r = 0; r < reads.size(); ++r) {
-        if (!writes[w].overlaps(reads[r])) continue;
-        const Buffer& result = step.results[w];
-        const Buffer& operand = step.operands[r];
-        if (!op.in_place || result.offset_bytes != operand.offset_bytes ||
-            result.type.shape != operand.type.shape || result.strides != operand.strides ||
-            dtype_bytes(result.type.dtype) != dtype_bytes(operand.type.dtype))
+      for (size_t r = 0; r < reads.size(); ++r)
+        if (writes[w].overlaps(reads[r]) && !may_share(step, r, w))
           broken(fmt::format("result {} overlaps operand {}", w, r));
-      }
       for (size_t v = 0; v < w; ++v)
         if (writes[w].overlaps(writes[v])) broken(fmt::format("results {} and {} overlap", v, w));
     }
@@ -364,29 +230,8 @@ class Walk {
     meeting_writes_.insert(meeting_writes_.end(), writes.begin(), writes.end());
   }
 
-  static void check_rule(const ops::OpDef& op, const Step& step) {
-    std::vector<std::optional<TensorType>> operands;
-    for (const Buffer& buffer : step.operands) {
-      if (buffer.space == Space::kNone)
-        operands.emplace_back();
-      else
-        operands.emplace_back(buffer.type);
-      if (buffer.space != Space::kNone && buffer.type.count() == 0) return;
-    }
-    if (!rule_holds_locally(op)) return;
-    size_t tensors = 0;
-    for (const ops::Argument& argument : ops::arguments_of(op)) tensors += argument.is_tensor();
-    operands.resize(std::max(tensors, operands.size()));
-    const std::vector<TensorType> types = ops::infer_types(op, step.attrs, operands);
-    if (types.size() != step.results.size())
-      broken(fmt::format("it has {} results, not {}", step.results.size(), types.size()));
-    for (size_t i = 0; i < types.size(); ++i)
-      if (types[i] != step.results[i].type)
-        broken(fmt::format("result {} is {}, its rule gives {}", i, to_string(step.results[i].type),
-                           to_string(types[i])));
-  }
-
   const Plan& plan_;
+  const WhyNotFused why_not_fused_;
   const int chip_index_;
   const ChipPlan& chip_;
   const GraphSignature& signature_;
@@ -402,8 +247,9 @@ class Walk {
 
 }  // namespace
 
-void check_program(const Manifest& manifest, const Plan& plan, int chip, int graph) {
-  Walk(manifest, plan, chip, graph).run();
+void check_program(const Manifest& manifest, const Plan& plan, int chip, int graph,
+                   WhyNotFused why_not_fused) {
+  Walk(manifest, plan, chip, graph, why_not_fused).run();
 }
 
 }  // namespace shardwright::pef

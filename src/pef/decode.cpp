@@ -87,7 +87,7 @@ class Decoder {
   }
 
   Buffer buffer(const fb::Buffer& buffer) {
-    return {.space = enumerator(buffer.space(), Space::kOutput),
+    return {.space = enumerator(buffer.space(), Space::kStepScratch),
             .index = buffer.index(),
             .offset_bytes = buffer.offset_bytes(),
             .type = {enumerator(buffer.dtype(), DType::kBool), numbers(buffer.shape())},
@@ -120,7 +120,7 @@ class Decoder {
     broken(fmt::format("an attribute has kind {} and value {}", attr.kind(), attr.integer()));
   }
 
-  Step step(const fb::Step& step) {
+  Step step(const fb::Step& step, bool is_part = false) {
     const auto one = [&](const fb::Buffer& item) { return buffer(item); };
     Step result;
     result.op = text(step.op());
@@ -134,6 +134,9 @@ class Decoder {
     });
     result.source = text(step.source());
     result.barrier_before = step.barrier_before();
+    if (is_part && step.parts() != nullptr) broken("a part of a step has parts");
+    result.parts = list(step.parts(), [&](const fb::Step& part) { return this->step(part, true); });
+    result.scratch_bytes = numbers(step.scratch_bytes());
     return result;
   }
 

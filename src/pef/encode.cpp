@@ -112,7 +112,13 @@ Offset<fb::Step> encode(FlatBufferBuilder& builder, const Step& step) {
     return fb::CreateBegin(builder, factor, begin.second);
   });
   const auto source = builder.CreateSharedString(step.source);
-  return fb::CreateStep(builder, op, attrs, operands, results, begins, source, step.barrier_before);
+  if (!step.is_fused())
+    return fb::CreateStep(builder, op, attrs, operands, results, begins, source,
+                          step.barrier_before);
+  const auto parts =
+      vector_of(builder, step.parts, [&](const Step& part) { return encode(builder, part); });
+  return fb::CreateStep(builder, op, attrs, operands, results, begins, source, step.barrier_before,
+                        parts, builder.CreateVector(step.scratch_bytes));
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ std::string encode_header(const Header& header) {
   std::string bytes(kMagic);
   append_number<uint32_t>(bytes, kMajor);
   append_number<uint32_t>(bytes, kMinor);
-  append_number<uint64_t>(bytes, 0);  // required features
+  append_number<uint64_t>(bytes, header.required_features);
   append_number<uint64_t>(bytes, 0);  // optional features
   append_number<int64_t>(bytes, header.file_bytes);
   append_number<int64_t>(bytes, header.index_offset_bytes);
@@ -100,13 +100,15 @@ Header decode_header(std::span<const std::byte> file, const std::string& path) {
   const auto minor = reader.number<uint32_t>();
   const auto required = reader.number<uint64_t>();
   reader.number<uint64_t>();
-  if (major != kMajor || required != 0)
+  const uint64_t unknown = required & ~kKnownFeatures;
+  if (major != kMajor || unknown != 0)
     broken(fmt::format(
         "{} has PEF version {}.{}{}, written by {}; this program reads version {}.x."
         " Compile the model again with this one",
-        path, major, minor, required != 0 ? fmt::format(" with features {:#x}", required) : "",
+        path, major, minor, unknown != 0 ? fmt::format(" with features {:#x}", unknown) : "",
         printable_producer(file), kMajor));
   Header header;
+  header.required_features = required;
   header.file_bytes = reader.number<int64_t>();
   header.index_offset_bytes = reader.number<int64_t>();
   header.index_bytes = reader.number<int64_t>();

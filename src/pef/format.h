@@ -44,6 +44,7 @@ struct Header {
   int64_t index_offset_bytes = 0;
   int64_t index_bytes = 0;
   Digest index_digest{};
+  uint64_t required_features = 0;
   std::string producer;  // at most 63 bytes; says what wrote the file to readers of any version
 };
 

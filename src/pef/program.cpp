@@ -40,4 +40,13 @@ Range byte_range(const Buffer& buffer) {
   return {buffer.offset_bytes, checked_add(buffer.offset_bytes, end)};
 }
 
+uint64_t features_of(const Manifest& manifest) {
+  for (const Plan& plan : manifest.plans)
+    for (const ChipPlan& chip : plan.chips)
+      for (const Program& program : chip.programs)
+        for (const Step& step : program.steps)
+          if (step.is_fused()) return kFusedSteps;
+  return 0;
+}
+
 }  // namespace shardwright::pef

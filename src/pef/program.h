@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/team.h"
@@ -15,7 +16,11 @@
 namespace shardwright::pef {
 
 inline constexpr int kMajor = 1;
-inline constexpr int kMinor = 0;
+inline constexpr int kMinor = 1;  // 1: fused steps
+
+// Bits of the header that a reader must know.
+inline constexpr uint64_t kFusedSteps = 1;  // some program has fused steps
+inline constexpr uint64_t kKnownFeatures = kFusedSteps;
 
 // A logical tensor: stored whole, once, row-major.
 struct Tensor {
@@ -53,6 +58,10 @@ enum class Space : uint8_t {
   kParameter,  // index: into ChipPlan::pieces
   kInput,      // index: user input; offset_bytes into the user's whole, contiguous array
   kOutput,     // index: user output; the same
+  // In the parts of a fused step, and nowhere else:
+  kStepOperand,  // index: into the step's operands; offset_bytes from that operand's first element
+  kStepResult,   // index: into its results; the same
+  kStepScratch,  // index: into Step::scratch_bytes; offset_bytes into that scratch value
 };
 
 // Where a step finds an operand or puts a result. `strides` in elements.
@@ -74,6 +83,11 @@ int64_t checked_bytes(const TensorType& type);
 // that don't fit the shape, are negative, or lead beyond 64 bits.
 Range byte_range(const Buffer& buffer);
 
+// `op` of a fused step: several operators that run as one (ops/fused.h). Its operands and results
+// are what the parts read and write outside of it, each buffer once; what only the parts see lies
+// in scratch. Parts are in the order in which they could run one by one; they write each byte once.
+inline constexpr std::string_view kFused = "fused";
+
 struct Step {
   std::string op;
   ops::Attrs attrs;
@@ -83,6 +97,9 @@ struct Step {
   std::string source;  // "model.layers.0.mlp.up_proj model.py:41", for messages and profiles
   bool barrier_before =
       true;  // false: needs nothing that the step before wrote, and frees nothing that it reads
+  std::vector<Step> parts = {};             // of a fused step
+  std::vector<int64_t> scratch_bytes = {};  // of its scratch values
+  bool is_fused() const { return op == kFused; }
 };
 
 struct Program {  // of one graph on one chip
@@ -120,5 +137,8 @@ struct Manifest {
   std::vector<Tensor> tensors;
   std::vector<Plan> plans;
 };
+
+// The bits that the header of a file with these programs has.
+uint64_t features_of(const Manifest& manifest);
 
 }  // namespace shardwright::pef

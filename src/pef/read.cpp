@@ -97,6 +97,8 @@ std::shared_ptr<File> File::open(const std::string& path, int n_chips) {
       broken("damaged: it does not end with its ZIP directory");
     state.expect(index_end, directory, "the ZIP directory");
     file->read_metadata(n_chips);
+    if ((features_of(file->manifest_) & ~header.required_features) != 0)
+      broken("damaged: it has fused steps, but its header does not say so");
     check_manifest(file->manifest_);
   } catch (const Error& error) {
     throw error.within(path);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "pef/fused.h"
 #include "pef/program.h"
 
 namespace shardwright::pef {
@@ -57,7 +58,8 @@ class File {
 // operators known; steps' rules fit; definitions before uses; all chips of a plan list the same
 // exchanges in the same order with matching sizes; every read finds what one step wrote and nothing
 // has overwritten; steps without a barrier between them touch different bytes. Plans without chips
-// (not decoded) are skipped. Throws Error(kBrokenFile).
-void check_manifest(const Manifest& manifest);
+// (not decoded) are skipped. Fused steps must be such as `why_not_fused` allows. Throws
+// Error(kBrokenFile).
+void check_manifest(const Manifest& manifest, WhyNotFused why_not_fused = ops::why_not_fused);
 
 }  // namespace shardwright::pef

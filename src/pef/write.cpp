@@ -144,6 +144,7 @@ class Writer {
       end = segment.end_bytes();
     }
     header_.producer = manifest_.producer;
+    header_.required_features = features_of(manifest_);
     header_.index_offset_bytes = round_up(end, kPageBytes);
     // Digests have a fixed size: the index has its final size before they are known.
     header_.index_bytes = static_cast<int64_t>(encode_index(segments_).size());

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "ops/exchange.h"
+#include "pef/fused.h"
 
 namespace shardwright::plan {
 namespace {
@@ -91,6 +92,43 @@ bool meet(const std::vector<Access>& some, const std::vector<Access>& others) {
   return false;
 }
 
+int storage_of(const pef::Buffer& buffer) {
+  return buffer.space == pef::Space::kArena ? buffer.index : -1;
+}
+
+// Result `r` of step `i` may lie in `memory`, on this chip: no other result does, and whatever the
+// step reads there it reads in place.
+bool fits_in(int memory, const pef::Step& step, size_t r) {
+  for (const pef::Buffer& result : step.results)
+    if (storage_of(result) == memory) return false;
+  for (size_t o = 0; o < step.operands.size(); ++o)
+    if (storage_of(step.operands[o]) == memory && !pef::may_share(step, o, r)) return false;
+  return true;
+}
+
+// The memory of an operand of step `i` that its result `r` can take, or -1.
+int memory_for(const std::vector<std::vector<pef::Step>>& steps,
+               const std::vector<Storage>& storages, size_t i, size_t r) {
+  const auto now = static_cast<int>(i);
+  const int fresh = storage_of(steps[0][i].results[r]);
+  if (fresh < 0 || storages[static_cast<size_t>(fresh)].first_step != now) return -1;
+  for (const pef::Buffer& operand : steps[0][i].operands) {
+    const int memory = storage_of(operand);
+    if (memory < 0) continue;
+    const Storage& storage = storages[static_cast<size_t>(memory)];
+    if (storage.last_step != now || storage.bytes != storages[static_cast<size_t>(fresh)].bytes)
+      continue;
+    if (std::all_of(steps.begin(), steps.end(), [&](const std::vector<pef::Step>& chip) {
+          return r < chip[i].results.size() && storage_of(chip[i].results[r]) == fresh &&
+                 std::any_of(chip[i].operands.begin(), chip[i].operands.end(),
+                             [&](const pef::Buffer& b) { return storage_of(b) == memory; }) &&
+                 fits_in(memory, chip[i], r);
+        }))
+      return memory;
+  }
+  return -1;
+}
+
 // Exchanges that meet together read and write at once; any other step is alone.
 struct Meeting {
   int first = 0;
@@ -110,6 +148,26 @@ std::vector<Meeting> meetings_of(const std::vector<pef::Step>& steps) {
 }
 
 }  // namespace
+
+void share_in_place(std::vector<std::vector<pef::Step>>& steps, std::vector<Storage>& storages) {
+  for (size_t i = 0; i < steps[0].size(); ++i)
+    for (size_t r = 0; r < steps[0][i].results.size(); ++r) {
+      const int memory = memory_for(steps, storages, i, r);
+      if (memory < 0) continue;
+      const int fresh = steps[0][i].results[r].index;
+      Storage& taken = storages[static_cast<size_t>(memory)];
+      Storage& gone = storages[static_cast<size_t>(fresh)];
+      taken.last_step = gone.last_step;
+      taken.exchanged |= gone.exchanged;
+      for (auto& chip : steps)
+        for (auto step = static_cast<int>(i); step <= gone.last_step; ++step)
+          for (auto* buffers : {&chip[static_cast<size_t>(step)].operands,
+                                &chip[static_cast<size_t>(step)].results})
+            for (pef::Buffer& buffer : *buffers)
+              if (storage_of(buffer) == fresh) buffer.index = memory;
+      gone.first_step = gone.last_step = -1;
+    }
+}
 
 void find_lifetimes(const std::vector<pef::Step>& steps, std::vector<Storage>& storages) {
   const std::vector<Meeting> meetings = meetings_of(steps);

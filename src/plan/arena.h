@@ -21,6 +21,11 @@ struct ArenaUse {
   int64_t transfer_bytes = 0;  // of storages that exchanges touch, at their peak
 };
 
+// A result takes the memory of an operand that nobody reads after its step, where the operator can
+// work in place on every chip (pef::may_share). `steps[chip]` as in find_lifetimes, which comes
+// first; the lifetimes are those of the shared memory afterwards.
+void share_in_place(std::vector<std::vector<pef::Step>>& steps, std::vector<Storage>& storages);
+
 // Finds when each storage lives, from the steps of a chip: their arena buffers have a storage's
 // index and an offset in it.
 void find_lifetimes(const std::vector<pef::Step>& steps, std::vector<Storage>& storages);

@@ -155,65 +155,7 @@ void GraphPlanner::settle(ir::ValueId value, Places settled) {
     in_arena |= new_here;
   }
   if (in_arena) plan_.storages.push_back(std::move(storage));
-  for (const Place& place : settled) {
-    if (place.space != pef::Space::kArena) continue;
-    std::vector<ir::ValueId>& values = storage_values_[place.index];
-    if (values.empty() || values.back() != value) values.push_back(value);
-  }
   places(value) = std::move(settled);
-}
-
-// Nothing reads that storage after node `n`.
-bool GraphPlanner::dies(const Place& memory, size_t n) const {
-  const auto values = storage_values_.find(memory.index);
-  CHECK(values != storage_values_.end());
-  return std::all_of(values->second.begin(), values->second.end(), [&](ir::ValueId value) {
-    return last_read_[static_cast<size_t>(value)] <= static_cast<int64_t>(n);
-  });
-}
-
-// Result `result` takes the memory of an operand that dies at this node.
-bool GraphPlanner::settle_in_place(size_t n, size_t result, const Places& wanted) {
-  const ir::Node& node = structure().nodes[n];
-  if (!node.op->in_place) return false;
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (node.inputs[i] == ir::kNoValue || (!node.op->elementwise && i != result)) continue;
-    if (!fits_in_place(n, node.inputs[i], node.outputs[result], wanted)) continue;
-    const Places taken = places(node.inputs[i]);
-    settle(node.outputs[result], taken);
-    return true;
-  }
-  return false;
-}
-
-bool GraphPlanner::fits_in_place(size_t n, ir::ValueId operand, ir::ValueId result,
-                                 const Places& wanted) const {
-  const ir::Node& node = structure().nodes[n];
-  const Places& taken = places_[static_cast<size_t>(operand)];
-  for (size_t c = 0; c < n_chips(); ++c) {
-    const TensorType& from = type(c, operand);
-    const TensorType& to = type(c, result);
-    if (taken[c].space != pef::Space::kArena || wanted[c].space != pef::Space::kArena ||
-        taken[c].strides != wanted[c].strides || from.shape != to.shape ||
-        from.bytes() != to.bytes() || taken[c].offset != 0 ||
-        plan_.storages[static_cast<size_t>(taken[c].index)].bytes[c] != to.bytes() ||
-        !dies(taken[c], n))
-      return false;
-    // Whoever else is in that memory must be read at the very same elements.
-    for (ir::ValueId other : node.inputs) {
-      if (other == ir::kNoValue) continue;
-      const Place& place = places_[static_cast<size_t>(other)][c];
-      if (place.space == pef::Space::kArena && place.index == taken[c].index &&
-          (place != taken[c] || type(c, other).shape != from.shape))
-        return false;
-    }
-    for (ir::ValueId other : node.outputs)
-      if (!places_[static_cast<size_t>(other)].empty() &&
-          places_[static_cast<size_t>(other)][c].index == taken[c].index &&
-          places_[static_cast<size_t>(other)][c].space == pef::Space::kArena)
-        return false;
-  }
-  return true;
 }
 
 // A buffer's new value is made right in the buffer where nobody reads the old one any more.

@@ -62,7 +62,6 @@ GraphPlan GraphPlanner::plan() {
   for (size_t n = 0; n < structure().nodes.size(); ++n) plan_node(n);
   copy_outputs();
   write_back();
-  for (const auto& steps : plan_.steps) find_lifetimes(steps, plan_.storages);
   return std::move(plan_);
 }
 
@@ -146,7 +145,7 @@ void GraphPlanner::place_results(size_t n) {
       best = std::move(places);
     }
     CHECK(best && least < kCantRead, "no place for the result of " + structure().describe(node));
-    if (!settle_in_place(n, r, *best)) settle(result, std::move(*best));
+    settle(result, std::move(*best));
   }
 }
 
@@ -170,6 +169,7 @@ void GraphPlanner::emit(size_t n) {
   }
   for (ir::ValueId id : structure().nodes[n].outputs)
     written_by_[static_cast<size_t>(id)] = n_steps() - 1;
+  plan_.groups.push_back(structure().nodes[n].group);
 }
 
 void GraphPlanner::emit_copy(ir::ValueId value, const std::vector<TensorType>& types,
@@ -182,6 +182,7 @@ void GraphPlanner::emit_copy(ir::ValueId value, const std::vector<TensorType>& t
     step.source = source;
     plan_.steps[c].push_back(std::move(step));
   }
+  plan_.groups.push_back(-1);
 }
 
 // What does not lie in the user's array yet is copied there.

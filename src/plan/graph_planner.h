@@ -14,7 +14,8 @@ namespace shardwright::plan {
 
 struct GraphPlan {
   std::vector<std::vector<pef::Step>> steps;  // [chip]; arena buffers have a storage's index
-  std::vector<Storage> storages;
+  std::vector<int> groups;                    // of each step: its fusion group, or -1
+  std::vector<Storage> storages;              // without lifetimes yet
 };
 
 // The chips hold the same nodes in the same order; every choice is made for all of them together,
@@ -67,9 +68,6 @@ class GraphPlanner {
   // Takes the places, with a new storage where they are in the arena.
   void settle(ir::ValueId value, Places places);
   bool settle_in_buffer(size_t n, size_t result);
-  bool settle_in_place(size_t n, size_t result, const Places& places);
-  bool dies(const Place& memory, size_t n) const;
-  bool fits_in_place(size_t n, ir::ValueId operand, ir::ValueId result, const Places& wanted) const;
 
   // A step that copies tensors of these types (one a chip), which `value` is or is part of.
   void emit_copy(ir::ValueId value, const std::vector<TensorType>& types, const Places& from,
@@ -85,7 +83,6 @@ class GraphPlanner {
   std::vector<Places> places_;                   // of each value
   std::vector<int> written_by_;                  // of each value: the step that made it, or -1
   std::unordered_map<ir::ValueId, Cost> contiguous_costs_;
-  std::unordered_map<int, std::vector<ir::ValueId>> storage_values_;
   std::unordered_map<int, ir::ValueId> buffers_;  // piece -> input that holds it
   GraphPlan plan_;
 };

@@ -8,14 +8,17 @@
 #include "plan/graph_planner.h"
 #include "plan/outputs.h"
 #include "plan/pieces.h"
+#include "plan/schedule.h"
 
 namespace shardwright::plan {
 
-pef::Plan make_plan(const ir::Module& module, const std::vector<std::vector<ir::Graph>>& local) {
+Planned make_plan(const ir::Module& module, const std::vector<std::vector<ir::Graph>>& local,
+                  pef::WhyNotFused why_not_fused) {
   CHECK(!local.empty() && local.size() == module.graphs.size());
   const size_t n_chips = local[0].size();
   const Pieces pieces(module, local);
-  pef::Plan plan;
+  Planned planned;
+  pef::Plan& plan = planned.plan;
   plan.n_chips = static_cast<int>(n_chips);
   plan.mode = "none";
   plan.chips.resize(n_chips);
@@ -25,7 +28,14 @@ pef::Plan make_plan(const ir::Module& module, const std::vector<std::vector<ir::
   }
   for (size_t g = 0; g < local.size(); ++g) {
     CHECK(local[g].size() == n_chips);
-    GraphPlan graph = GraphPlanner(module.graphs[g], local[g], pieces.of_graph(g)).plan();
+    std::vector<ir::Graph> chips = local[g];
+    bring_groups_together(chips);
+    GraphPlan graph = GraphPlanner(module.graphs[g], chips, pieces.of_graph(g)).plan();
+    std::vector<const std::vector<pef::Piece>*> of_chips;
+    for (size_t c = 0; c < n_chips; ++c) of_chips.push_back(&pieces.of_chip(c));
+    planned.groups.push_back(merge_groups(graph, chips[0].groups.size(), of_chips, why_not_fused));
+    for (const auto& steps : graph.steps) find_lifetimes(steps, graph.storages);
+    share_in_place(graph.steps, graph.storages);
     for (size_t c = 0; c < n_chips; ++c) {
       pef::ChipPlan& chip = plan.chips[c];
       pef::Program program;
@@ -38,7 +48,7 @@ pef::Plan make_plan(const ir::Module& module, const std::vector<std::vector<ir::
       chip.programs.push_back(std::move(program));
     }
   }
-  return plan;
+  return planned;
 }
 
 std::vector<pef::Tensor> tensors_of(const ir::Module& module) {

@@ -5,8 +5,14 @@
 
 #include "ir/graph.h"
 #include "pef/program.h"
+#include "plan/merge.h"
 
 namespace shardwright::plan {
+
+struct Planned {
+  pef::Plan plan;
+  std::vector<std::vector<GroupPlan>> groups;  // [graph][fusion group]
+};
 
 // `local[graph][chip]`: the partitioned graphs of the module. All graphs of a chip share its pieces
 // and its arena.
@@ -17,9 +23,11 @@ namespace shardwright::plan {
 //  panels; else strided.
 //  - User inputs are read and user outputs written in the user's arrays where the kernels take the
 //  strides.
+//  - The nodes of a fusion group become one step where they can; else as few as possible.
 //  - Arena: lifetimes, best fit, in place where OpDef::in_place and the operand dies; exchanges
 //  that are ready together merge.
-pef::Plan make_plan(const ir::Module& module, const std::vector<std::vector<ir::Graph>>& local);
+Planned make_plan(const ir::Module& module, const std::vector<std::vector<ir::Graph>>& local,
+                  pef::WhyNotFused why_not_fused = ops::why_not_fused);
 
 // The logical tensors that any plan uses, as PEF tensors (order of the module, unused ones left out
 // is not needed: indices agree).

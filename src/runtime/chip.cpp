@@ -11,6 +11,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
 #include "ops/op.h"
+#include "pef/fused.h"
 
 namespace shardwright::runtime {
 namespace {
@@ -129,6 +130,29 @@ std::byte* Chip::address_of(const pef::Buffer& buffer) const {
   }
 }
 
+// Null where there is nothing to compute: a chip whose piece is empty.
+std::unique_ptr<ops::Kernel> Chip::make_kernel(const pef::Step& step) const {
+  if (step.is_fused()) {
+    const ops::FusedSpec spec = pef::fused_spec(step, plan_.pieces, team_.n_threads());
+    return spec.parts.empty() ? nullptr : ops::make_fused_kernel(spec);
+  }
+  const ops::OpDef* op = ops::find_op(step.op);
+  if (op == nullptr || op->make_kernel == nullptr)
+    throw Error(
+        ErrorCode::kBrokenFile,
+        fmt::format("{} needs operator '{}', which this version can't run", step.source, step.op));
+  ops::KernelSpec spec;
+  spec.op = op;
+  spec.attrs = &step.attrs;
+  spec.begins = step.begins;
+  spec.n_threads = team_.n_threads();
+  for (const pef::Buffer& buffer : step.operands) spec.operands.push_back(spec_of(buffer));
+  for (const pef::Buffer& buffer : step.results) spec.results.push_back(spec_of(buffer));
+  bool empty = true;
+  for (const pef::Buffer& buffer : step.results) empty = empty && buffer.type.count() == 0;
+  return empty ? nullptr : op->make_kernel(spec);
+}
+
 void Chip::make_program(const pef::Program& program, Program& ready) {
   ready.steps.resize(program.steps.size());
   bool scratch_used = false;  // since the last barrier
@@ -148,21 +172,7 @@ void Chip::make_program(const pef::Program& program, Program& ready) {
       ready.steps[first_exchange].transfers.emplace_back();  // bind() fills it
       continue;
     }
-    const ops::OpDef* op = ops::find_op(step.op);
-    if (op == nullptr || op->make_kernel == nullptr)
-      throw Error(
-          ErrorCode::kBrokenFile,
-          fmt::format("step {} needs operator '{}', which this version can't run", i, step.op));
-    ops::KernelSpec spec;
-    spec.op = op;
-    spec.attrs = &step.attrs;
-    spec.begins = step.begins;
-    spec.n_threads = team_.n_threads();
-    for (const pef::Buffer& buffer : step.operands) spec.operands.push_back(spec_of(buffer));
-    for (const pef::Buffer& buffer : step.results) spec.results.push_back(spec_of(buffer));
-    bool empty = true;  // nothing to compute: a chip whose piece is empty
-    for (const pef::Buffer& buffer : step.results) empty = empty && buffer.type.count() == 0;
-    if (!empty) out.kernel = op->make_kernel(spec);
+    out.kernel = make_kernel(step);
     // The team's scratch is one: two steps that use it need a barrier between them.
     const bool uses = out.kernel && out.kernel->scratch_bytes() > 0;
     if (uses && scratch_used) out.barrier = true;

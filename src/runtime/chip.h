@@ -83,6 +83,7 @@ class Chip {
   };
 
   void make_program(const pef::Program& program, Program& ready);
+  std::unique_ptr<ops::Kernel> make_kernel(const pef::Step& step) const;
   ops::OperandSpec spec_of(const pef::Buffer& buffer) const;
   std::byte* address_of(const pef::Buffer& buffer) const;
   void load_piece(Member& member, const pef::Piece& piece);

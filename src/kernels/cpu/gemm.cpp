@@ -84,9 +84,17 @@ int64_t stage_bytes(int64_t m, int64_t k) {
   const int64_t row_bytes = round_up(k, 2) * 4 + kStagePadBytes;
   return round_up(std::min(kMaxStageBytes, m * row_bytes), 64);
 }
-int64_t sums_bytes(int64_t m, int64_t n) {
+int64_t sums_bytes(int64_t m, int64_t columns) {
   const int64_t rows = std::max<int64_t>(m, kMaxTileRows);
-  return std::min(kMaxSumsBytes, rows * round_up(n, kPanelColumns) * 4);
+  return std::min(kMaxSumsBytes, rows * columns * 4);
+}
+
+// Weights that one output multiplies x with.
+int sides_of(const GemmOutput& output) { return output.up_panels == nullptr ? 1 : 2; }
+int most_sides(std::span<const GemmOutput> outputs) {
+  int sides = 1;
+  for (const GemmOutput& output : outputs) sides = std::max(sides, sides_of(output));
+  return sides;
 }
 
 // How one thread's part is cut into blocks.
@@ -100,14 +108,14 @@ struct Blocks {
   int64_t steps = 0;    // of a block of k
   int64_t rows = 0;     // of a block of m
   int64_t panels = 0;   // whose sums are kept from one block of k to the next
+  int sides = 1;        // sums that a panel has room for
 
   int64_t tile_rows() const { return kernels->tile_rows[body]; }
   int64_t row_bytes() const { return steps * k_per_step * dtype_bytes(row_dtype); }
   int64_t staged_row_bytes() const { return row_bytes() + kStagePadBytes; }
 };
 
-Blocks choose_body(const GemmProblem& problem, int64_t rows) {
-  const GemmArgs& args = problem.args;
+Blocks choose_body(const GemmInput& args, int64_t rows) {
   Blocks blocks{.kernels = &active_kernels()};
   if (args.panels_dtype == DType::kBF16) {
     blocks.body = args.x_dtype == DType::kBF16 ? bf16_body(*blocks.kernels) : kBodyWiden;
@@ -118,20 +126,22 @@ Blocks choose_body(const GemmProblem& problem, int64_t rows) {
   const int64_t stride_bytes = args.x_row_stride * dtype_bytes(args.x_dtype);
   const bool conflicts = rows > kMaxRowsOfOneSet && stride_bytes % kConflictBytes == 0;
   blocks.stage = args.x_dtype != blocks.row_dtype || args.k % blocks.k_per_step != 0 ||
-                 problem.x_k_stride != 1 || conflicts;
+                 args.x_k_stride != 1 || conflicts;
   return blocks;
 }
 
-Blocks choose_blocks(const GemmProblem& problem, int64_t rows, int64_t panels) {
-  const GemmArgs& args = problem.args;
-  Blocks blocks = choose_body(problem, rows);
+Blocks choose_blocks(const GemmInput& args, std::span<const GemmOutput> outputs, int64_t rows,
+                     int64_t panels) {
+  Blocks blocks = choose_body(args, rows);
+  blocks.sides = most_sides(outputs);
   const auto l2 = static_cast<double>(l2_cache_bytes());
   const int64_t tile_rows = blocks.tile_rows();
   const int64_t stage_limit = stage_bytes(args.m, args.k);
 
   // A single tile reads each panel once: nothing to keep in L2, no reason to cut k.
-  int64_t most_steps =
-      rows <= tile_rows ? blocks.n_steps : static_cast<int64_t>(l2 * kL2ShareOfW) / kStepBytes;
+  int64_t most_steps = rows <= tile_rows
+                           ? blocks.n_steps
+                           : static_cast<int64_t>(l2 * kL2ShareOfW) / (kStepBytes * blocks.sides);
   if (blocks.stage) {
     const int64_t row_limit = stage_limit / std::min(rows, tile_rows) - kStagePadBytes;
     most_steps =
@@ -143,23 +153,25 @@ Blocks choose_blocks(const GemmProblem& problem, int64_t rows, int64_t panels) {
 
   int64_t most_rows = static_cast<int64_t>(l2 * kL2ShareOfX) / blocks.staged_row_bytes();
   if (blocks.stage) most_rows = std::min(most_rows, stage_limit / blocks.staged_row_bytes());
-  if (k_blocks > 1) most_rows = std::min(most_rows, kMaxSumsBytes / kSumsRowBytes);
+  if (k_blocks > 1) most_rows = std::min(most_rows, kMaxSumsBytes / (kSumsRowBytes * blocks.sides));
   if (most_rows < rows) most_rows = std::max(tile_rows, most_rows / tile_rows * tile_rows);
   blocks.rows = ceil_div(rows, ceil_div(rows, most_rows));
 
   blocks.panels = panels;
   if (k_blocks > 1)
-    blocks.panels = std::min(panels, sums_bytes(args.m, args.n) / (blocks.rows * kSumsRowBytes));
+    blocks.panels = std::min(panels, sums_bytes(args.m, sums_columns(outputs)) /
+                                         (blocks.rows * kSumsRowBytes * blocks.sides));
   return blocks;
 }
 
 // One thread's walk: blocks of rows > groups of panels > blocks of k > panels > tiles.
 class Walk {
  public:
-  Walk(const GemmProblem& problem, Range rows, Range panels, char* scratch)
-      : problem_(problem),
-        args_(problem.args),
-        blocks_(choose_blocks(problem, rows.size(), panels.size())),
+  Walk(const GemmInput& input, std::span<const GemmOutput> outputs, Range rows, Range panels,
+       char* scratch)
+      : args_(input),
+        outputs_(outputs),
+        blocks_(choose_blocks(input, outputs, rows.size(), panels.size())),
         staged_(scratch),
         sums_(reinterpret_cast<float*>(scratch + stage_bytes(args_.m, args_.k))),
         rows_(rows),
@@ -183,7 +195,7 @@ class Walk {
       if (blocks_.stage && !staged_already) stage(rows, steps);
       for (int64_t p = panels.begin; p < panels.end; ++p) {
         const bool is_last = p + 1 == panels.end;
-        run_panel(rows, steps, p, p - panels.begin, is_last ? nullptr : panel_at(p + 1, step));
+        run_panel(rows, steps, place_of(p), p - panels.begin, is_last ? Place{} : place_of(p + 1));
       }
       step = steps.end;
     } while (step < blocks_.n_steps);
@@ -192,14 +204,14 @@ class Walk {
   void stage(Range rows, Range steps) {
     const int64_t k = steps.begin * blocks_.k_per_step;
     const int64_t item = dtype_bytes(args_.x_dtype);
-    const int64_t at = rows.begin * args_.x_row_stride + k * problem_.x_k_stride;
+    const int64_t at = rows.begin * args_.x_row_stride + k * args_.x_k_stride;
     const int64_t k_padded = steps.size() * blocks_.k_per_step;
     const StageArgs stage{
         .x = static_cast<const char*>(args_.x) + at * item,
         .x_dtype = static_cast<int32_t>(args_.x_dtype),
         .out_dtype = static_cast<int32_t>(blocks_.row_dtype),
         .x_row_stride = args_.x_row_stride,
-        .x_k_stride = problem_.x_k_stride,
+        .x_k_stride = args_.x_k_stride,
         .n_rows = rows.size(),
         .k_count = std::min(k_padded, args_.k - k),
         .k_padded = k_padded,
@@ -208,65 +220,104 @@ class Walk {
     blocks_.kernels->stage(&stage);
   }
 
-  const char* panel_at(int64_t panel, int64_t step) const {
-    return static_cast<const char*>(args_.panels) + (panel * blocks_.n_steps + step) * kStepBytes;
+  // A panel of the walk: which one of which output.
+  struct Place {
+    const GemmOutput* output = nullptr;
+    int64_t panel = 0;
+  };
+  Place place_of(int64_t panel) const {
+    const GemmOutput* output = outputs_.data();
+    for (; panel >= ceil_div(output->n, kPanelColumns); ++output)
+      panel -= ceil_div(output->n, kPanelColumns);
+    return {output, panel};
+  }
+  // Null if there is none.
+  const char* weight_at(const Place& place, int side, int64_t step) const {
+    if (place.output == nullptr || side >= sides_of(*place.output)) return nullptr;
+    const void* panels = side == 0 ? place.output->panels : place.output->up_panels;
+    return static_cast<const char*>(panels) + (place.panel * blocks_.n_steps + step) * kStepBytes;
   }
 
   // All rows of a block times one panel's block of k. `slot` is the panel's place among the sums.
-  void run_panel(Range rows, Range steps, int64_t panel, int64_t slot, const char* next) {
+  void run_panel(Range rows, Range steps, const Place& place, int64_t slot, const Place& next) {
     const int64_t n_rows = rows.size();
     const int64_t n_tiles = ceil_div(n_rows, blocks_.tile_rows());
-    const int64_t n_parts = kPanelColumns / blocks_.kernels->tile_columns;
-    const bool is_first = steps.begin == 0;
-    const bool is_last = steps.end == blocks_.n_steps;
-    const bool keep_sums = !is_first || !is_last;
-    const int64_t item = dtype_bytes(blocks_.row_dtype);
-    MicroArgs micro{};
-    micro.n_steps = steps.size();
-    micro.add = is_first ? 0 : 1;
-    micro.a_stride_bytes = blocks_.stage ? blocks_.staged_row_bytes() : args_.x_row_stride * item;
-    const char* x = static_cast<const char*>(args_.x) +
-                    (rows.begin * args_.x_row_stride + steps.begin * blocks_.k_per_step) * item;
-    const char* a = blocks_.stage ? staged_ : x;
-    const char* b = panel_at(panel, steps.begin);
-    // The tiles together fetch the next panel; a lone tile fetches ahead in its own.
-    const int64_t fetchers = n_tiles == 1 ? 1 : n_tiles * n_parts;
-    const int64_t lines = ceil_div(kLinesOfSteps, fetchers);
-    const char* prefetch = n_tiles == 1 ? b + kFetchAheadBytes : next;
+    const bool keep_sums = steps.begin > 0 || steps.end < blocks_.n_steps;
     for (int64_t tile = 0; tile < n_tiles; ++tile) {
       const int64_t row = n_rows * tile / n_tiles;
       const int64_t tile_rows = n_rows * (tile + 1) / n_tiles - row;
-      micro.a = a + row * micro.a_stride_bytes;
-      float* sums = sums_ + (keep_sums ? (slot * n_rows + row) * kPanelColumns : 0);
-      for (int64_t part = 0; part < n_parts; ++part) {
-        micro.b = b + part * blocks_.kernels->tile_columns * 4;
-        micro.sums = sums + part * blocks_.kernels->tile_columns;
-        micro.prefetch = prefetch;
-        micro.prefetch_lines = static_cast<int32_t>(prefetch == nullptr ? 0 : lines);
-        if (n_tiles == 1) prefetch = nullptr;
-        if (prefetch != nullptr) prefetch += lines * 64 * (steps.size() / kStepsAtOnce);
-        blocks_.kernels->micro[blocks_.body][tile_rows - 1](&micro);
+      const float* sums[2] = {nullptr, nullptr};
+      for (int side = 0; side < sides_of(*place.output); ++side) {
+        const int64_t at =
+            keep_sums ? (slot * blocks_.sides + side) * n_rows + row : side * tile_rows;
+        const char* b = weight_at(place, side, steps.begin);
+        // The tiles together fetch the next panel; a lone tile fetches ahead in its own.
+        const Fetch fetch{n_tiles == 1 ? b + kFetchAheadBytes : weight_at(next, side, steps.begin),
+                          tile, n_tiles};
+        float* const out = sums_ + at * kPanelColumns;
+        run_tile(rows.begin, {row, row + tile_rows}, steps, b, fetch, out);
+        sums[side] = out;
       }
-      if (is_last) finish(sums, rows.begin + row, tile_rows, panel);
+      if (steps.end == blocks_.n_steps)
+        finish(sums[0], sums[1], rows.begin + row, tile_rows, place);
     }
   }
 
-  void finish(const float* sums, int64_t row, int64_t n_rows, int64_t panel) {
-    const int64_t column = panel * kPanelColumns;
-    const int64_t item = dtype_bytes(args_.y_dtype);
+  // What tile `tile` of `n_tiles` has to fetch into L2 of the panel's block at `begin`.
+  struct Fetch {
+    const char* begin = nullptr;
+    int64_t tile = 0;
+    int64_t n_tiles = 1;
+  };
+
+  // `tile`: rows of the block that begins at `first_row`.
+  void run_tile(int64_t first_row, Range tile, Range steps, const char* b, const Fetch& fetch,
+                float* sums) {
+    const int64_t n_parts = kPanelColumns / blocks_.kernels->tile_columns;
+    const int64_t item = dtype_bytes(blocks_.row_dtype);
+    const char* x = static_cast<const char*>(args_.x) +
+                    (first_row * args_.x_row_stride + steps.begin * blocks_.k_per_step) * item;
+    MicroArgs micro{};
+    micro.n_steps = steps.size();
+    micro.add = steps.begin == 0 ? 0 : 1;
+    micro.a_stride_bytes = blocks_.stage ? blocks_.staged_row_bytes() : args_.x_row_stride * item;
+    micro.a = (blocks_.stage ? staged_ : x) + tile.begin * micro.a_stride_bytes;
+    const bool alone = fetch.n_tiles == 1;
+    const int64_t lines = ceil_div(kLinesOfSteps, alone ? 1 : fetch.n_tiles * n_parts);
+    const int64_t bytes = lines * 64 * (steps.size() / kStepsAtOnce);  // that a part fetches
+    for (int64_t part = 0; part < n_parts; ++part) {
+      micro.b = b + part * blocks_.kernels->tile_columns * 4;
+      micro.sums = sums + part * blocks_.kernels->tile_columns;
+      const bool fetches = fetch.begin != nullptr && !(alone && part > 0);
+      micro.prefetch_lines = static_cast<int32_t>(fetches ? lines : 0);
+      micro.prefetch = fetches ? fetch.begin + (fetch.tile * n_parts + part) * bytes : nullptr;
+      blocks_.kernels->micro[blocks_.body][tile.size() - 1](&micro);
+    }
+  }
+
+  void finish(const float* sums, const float* up_sums, int64_t row, int64_t n_rows,
+              const Place& place) {
+    const GemmOutput& output = *place.output;
+    const int64_t column = place.panel * kPanelColumns;
+    const int64_t y_at = row * output.y_row_stride + column;
+    const int64_t residual_at = row * output.residual_row_stride + column;
     const FinishArgs finish{
         .sums = sums,
+        .up_sums = up_sums,
         .n_rows = n_rows,
-        .n_columns = std::min(kPanelColumns, args_.n - column),
-        .bias = offset(args_.bias, column * dtype_bytes(args_.bias_dtype)),
-        .residual = offset(args_.residual, (row * args_.residual_row_stride + column) * item),
-        .y = static_cast<char*>(args_.y) + (row * args_.y_row_stride + column) * item,
-        .residual_row_stride = args_.residual_row_stride,
-        .y_row_stride = args_.y_row_stride,
-        .bias_dtype = static_cast<int32_t>(args_.bias_dtype),
-        .y_dtype = static_cast<int32_t>(args_.y_dtype),
-        .activation = static_cast<int32_t>(args_.activation),
-        .accumulate = args_.accumulate ? 1 : 0};
+        .n_columns = std::min(kPanelColumns, output.n - column),
+        .bias = offset(output.bias, column * dtype_bytes(output.bias_dtype)),
+        .up_bias = offset(output.up_bias, column * dtype_bytes(output.up_bias_dtype)),
+        .residual = offset(output.residual, residual_at * dtype_bytes(output.residual_dtype)),
+        .y = static_cast<char*>(output.y) + y_at * dtype_bytes(output.y_dtype),
+        .residual_row_stride = output.residual_row_stride,
+        .y_row_stride = output.y_row_stride,
+        .bias_dtype = static_cast<int32_t>(output.bias_dtype),
+        .up_bias_dtype = static_cast<int32_t>(output.up_bias_dtype),
+        .residual_dtype = static_cast<int32_t>(output.residual_dtype),
+        .y_dtype = static_cast<int32_t>(output.y_dtype),
+        .activation = static_cast<int32_t>(output.activation),
+        .accumulate = output.accumulate ? 1 : 0};
     blocks_.kernels->finish(&finish);
   }
 
@@ -274,8 +325,8 @@ class Walk {
     return p == nullptr ? nullptr : static_cast<const char*>(p) + bytes;
   }
 
-  const GemmProblem& problem_;
-  const GemmArgs& args_;
+  const GemmInput& args_;
+  const std::span<const GemmOutput> outputs_;
   const Blocks blocks_;
   char* const staged_;
   float* const sums_;
@@ -290,26 +341,35 @@ Range part_of(int64_t size, int64_t index, int64_t count) {
 
 }  // namespace
 
-int64_t gemm_part_scratch_bytes(int64_t m, int64_t n, int64_t k) {
-  return stage_bytes(m, k) + sums_bytes(m, n);
+int64_t sums_columns(std::span<const GemmOutput> outputs) {
+  int64_t columns = 0;
+  for (const GemmOutput& output : outputs)
+    columns += round_up(output.n, kPanelColumns) * most_sides(outputs);
+  return columns;
 }
 
-void gemm_part(const GemmProblem& problem, Range rows, Range panels, char* scratch) {
-  if (!rows.empty() && !panels.empty()) Walk(problem, rows, panels, scratch).run();
+int64_t gemm_part_scratch_bytes(int64_t m, int64_t columns, int64_t k) {
+  return stage_bytes(m, k) + sums_bytes(m, columns);
 }
 
-void gemm_share(const Member& member, const GemmProblem& problem, char* scratch) {
-  const GemmArgs& args = problem.args;
-  const int64_t n_panels = ceil_div(args.n, kPanelColumns);
+void gemm_part(const GemmInput& input, std::span<const GemmOutput> outputs, Range rows,
+               Range panels, char* scratch) {
+  if (!rows.empty() && !panels.empty()) Walk(input, outputs, rows, panels, scratch).run();
+}
+
+void gemm_share(const Member& member, const GemmInput& input, std::span<const GemmOutput> outputs,
+                char* scratch) {
+  int64_t n_panels = 0;
+  for (const GemmOutput& output : outputs) n_panels += ceil_div(output.n, kPanelColumns);
   const int64_t n_threads = member.n_threads();
   // Cutting the panels reads each weight once; cut rows too where that evens out the work.
   constexpr double kWorthIt = 0.97;
   int64_t row_parts = 1;
-  double least = static_cast<double>(args.m * ceil_div(n_panels, n_threads));
+  double least = static_cast<double>(input.m * ceil_div(n_panels, n_threads));
   for (int64_t parts = 2; parts <= n_threads; ++parts) {
     if (n_threads % parts != 0) continue;
     const auto work =
-        static_cast<double>(ceil_div(args.m, parts) * ceil_div(n_panels, n_threads / parts));
+        static_cast<double>(ceil_div(input.m, parts) * ceil_div(n_panels, n_threads / parts));
     if (work < least * kWorthIt) {
       least = work;
       row_parts = parts;
@@ -317,17 +377,45 @@ void gemm_share(const Member& member, const GemmProblem& problem, char* scratch)
   }
   const int64_t panel_parts = n_threads / row_parts;
   const int64_t thread = member.thread();
-  gemm_part(problem, part_of(args.m, thread / panel_parts, row_parts),
-            part_of(n_panels, thread % panel_parts, panel_parts),
-            scratch + thread * gemm_part_scratch_bytes(args.m, args.n, args.k));
+  const int64_t thread_bytes = gemm_part_scratch_bytes(input.m, sums_columns(outputs), input.k);
+  gemm_part(input, outputs, part_of(input.m, thread / panel_parts, row_parts),
+            part_of(n_panels, thread % panel_parts, panel_parts), scratch + thread * thread_bytes);
+}
+
+int64_t gemm_scratch_bytes(const GemmInput& input, std::span<const GemmOutput> outputs,
+                           int n_threads) {
+  return n_threads * gemm_part_scratch_bytes(input.m, sums_columns(outputs), input.k);
+}
+
+void gemm(Member& member, const GemmInput& input, std::span<const GemmOutput> outputs,
+          void* scratch) {
+  gemm_share(member, input, outputs, static_cast<char*>(scratch));
 }
 
 int64_t gemm_scratch_bytes(const GemmArgs& args, int n_threads) {
-  return n_threads * gemm_part_scratch_bytes(args.m, args.n, args.k);
+  return n_threads * gemm_part_scratch_bytes(args.m, round_up(args.n, kPanelColumns), args.k);
 }
 
 void gemm(Member& member, const GemmArgs& args) {
-  gemm_share(member, {.args = args}, static_cast<char*>(args.scratch));
+  const GemmInput input{.m = args.m,
+                        .k = args.k,
+                        .x = args.x,
+                        .x_dtype = args.x_dtype,
+                        .x_row_stride = args.x_row_stride,
+                        .panels_dtype = args.panels_dtype};
+  const GemmOutput output{.n = args.n,
+                          .panels = args.panels,
+                          .bias = args.bias,
+                          .bias_dtype = args.bias_dtype,
+                          .activation = args.activation,
+                          .residual = args.residual,
+                          .residual_dtype = args.y_dtype,
+                          .residual_row_stride = args.residual_row_stride,
+                          .accumulate = args.accumulate,
+                          .y = args.y,
+                          .y_dtype = args.y_dtype,
+                          .y_row_stride = args.y_row_stride};
+  gemm_share(member, input, {&output, 1}, static_cast<char*>(args.scratch));
 }
 
 void force_bf16_body(Bf16Body body) { forced_body.store(body, std::memory_order_relaxed); }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/team.h"
 #include "tensor/dtype.h"
@@ -65,6 +66,46 @@ struct GemmArgs {
   bool accumulate = false;  // add to what y holds
   void* scratch = nullptr;  // gemm_scratch_bytes, 64-byte aligned, shared by the team
 };
+
+// What the weights of one gemm share.
+struct GemmInput {
+  int64_t m = 0;
+  int64_t k = 0;
+  const void* x = nullptr;      // [m, k]
+  DType x_dtype = DType::kF32;  // f32, bf16, f16
+  int64_t x_row_stride = 0;     // in elements, as all strides
+  int64_t x_k_stride = 1;
+  DType panels_dtype = DType::kF32;
+};
+
+// A weight w[n, k] and what becomes of its product, in f32 until y is stored:
+//   y = activation(x w^T + bias) + residual
+// or of a pair of weights (gate and up; Shazeer, GLU Variants Improve Transformer, 2020):
+//   y = activation(x w^T + bias) * (x up^T + up_bias) + residual
+struct GemmOutput {
+  int64_t n = 0;
+  const void* panels = nullptr;
+  const void* up_panels = nullptr;  // of [n, k], or null
+  const void* bias = nullptr;       // [n] or null
+  DType bias_dtype = DType::kF32;
+  const void* up_bias = nullptr;  // [n] or null
+  DType up_bias_dtype = DType::kF32;
+  Activation activation = Activation::kNone;
+  const void* residual = nullptr;  // [m, n] or null; may be y itself
+  DType residual_dtype = DType::kF32;
+  int64_t residual_row_stride = 0;
+  bool accumulate = false;  // add to what y holds
+  void* y = nullptr;        // [m, n]; must not overlap x
+  DType y_dtype = DType::kF32;
+  int64_t y_row_stride = 0;
+};
+
+// Several weights at once: x is read once, and the threads share the panels of all.
+// Scratch, calls and barriers as for gemm below.
+int64_t gemm_scratch_bytes(const GemmInput& input, std::span<const GemmOutput> outputs,
+                           int n_threads);
+void gemm(Member& member, const GemmInput& input, std::span<const GemmOutput> outputs,
+          void* scratch);
 
 // Bytes of scratch that gemm needs for these sizes and dtypes (pointers are not read).
 int64_t gemm_scratch_bytes(const GemmArgs& args, int n_threads);

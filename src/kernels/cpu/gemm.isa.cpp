@@ -178,10 +178,13 @@ inline F load_some(const void* p, int64_t at, int64_t count) {
   const auto* from = static_cast<const typename StorageOf<kStorage>::Type*>(p) + at;
   return count >= kLanes ? load<kStorage>(from) : load_part<kStorage>(from, count);
 }
-inline F load_bias(const FinishArgs& args, int64_t column, int64_t count) {
-  if (args.bias_dtype == kStoreF32) return load_some<kStoreF32>(args.bias, column, count);
-  if (args.bias_dtype == kStoreBF16) return load_some<kStoreBF16>(args.bias, column, count);
-  return load_some<kStoreF16>(args.bias, column, count);
+inline F load_any(int32_t dtype, const void* p, int64_t at, int64_t count) {
+  if (dtype == kStoreF32) return load_some<kStoreF32>(p, at, count);
+  if (dtype == kStoreBF16) return load_some<kStoreBF16>(p, at, count);
+  return load_some<kStoreF16>(p, at, count);
+}
+inline F load_bias(const void* bias, int32_t dtype, int64_t column, int64_t count) {
+  return bias != nullptr ? load_any(dtype, bias, column, count) : F{};
 }
 inline F activate(F x, int32_t activation) {  // the numbers of Activation
   switch (activation) {
@@ -203,12 +206,15 @@ void finish_as(const FinishArgs& args) {
   using T = typename StorageOf<kStorage>::Type;
   for (int64_t column = 0; column < args.n_columns; column += kLanes) {
     const int64_t count = args.n_columns - column;
-    const F bias = args.bias != nullptr ? load_bias(args, column, count) : F{};
+    const F bias = load_bias(args.bias, args.bias_dtype, column, count);
+    const F up_bias = load_bias(args.up_bias, args.up_bias_dtype, column, count);
     for (int64_t r = 0; r < args.n_rows; ++r) {
       T* y = static_cast<T*>(args.y) + r * args.y_row_stride + column;
       F value = activate(loadu(args.sums + r * kPanel + column) + bias, args.activation);
+      if (args.up_sums != nullptr) value *= loadu(args.up_sums + r * kPanel + column) + up_bias;
       if (args.residual != nullptr)
-        value += load_some<kStorage>(args.residual, r * args.residual_row_stride + column, count);
+        value += load_any(args.residual_dtype, args.residual, r * args.residual_row_stride + column,
+                          count);
       if (args.accumulate != 0) value += load_some<kStorage>(y, 0, count);
       if (count >= kLanes)
         store<kStorage>(y, value);

@@ -41,17 +41,21 @@ struct StageArgs {
   int64_t out_row_stride;
 };
 
-// y[rows][columns] = activation(sums + bias) + residual (+ y)
+// y[rows][columns] = activation(sums + bias) (* (up_sums + up_bias)) + residual (+ y)
 struct FinishArgs {
-  const float* sums;  // row r at sums + r * 32
+  const float* sums;     // row r at sums + r * 32
+  const float* up_sums;  // the same, or null
   int64_t n_rows;
   int64_t n_columns;  // 1..32
   const void* bias;   // of these columns, or null
+  const void* up_bias;
   const void* residual;
   void* y;
-  int64_t residual_row_stride;  // in elements of y
+  int64_t residual_row_stride;  // in elements
   int64_t y_row_stride;
   int32_t bias_dtype;
+  int32_t up_bias_dtype;
+  int32_t residual_dtype;
   int32_t y_dtype;
   int32_t activation;  // the numbers of Activation
   int32_t accumulate;

@@ -27,7 +27,8 @@ bool by_matrices(int64_t count, int64_t n_threads) {
 
 struct Product {
   PackArgs pack;
-  GemmProblem problem;
+  GemmInput input;
+  GemmOutput output;
 };
 
 Product product_at(const MatmulArgs& args, int64_t index, char* panels) {
@@ -42,18 +43,18 @@ Product product_at(const MatmulArgs& args, int64_t index, char* panels) {
                    .stride_k = args.b.stride_row,
                    .panels = panels,
                    .panels_dtype = b_panel_dtype(args)},
-          .problem = {.args = {.m = args.m,
-                               .n = args.n,
-                               .k = args.k,
-                               .x = matrix_at(args.a, i0, i1),
-                               .x_dtype = args.a.dtype,
-                               .x_row_stride = args.a.stride_row,
-                               .panels = panels,
-                               .panels_dtype = b_panel_dtype(args),
-                               .y = static_cast<char*>(args.y) + y * dtype_bytes(args.y_dtype),
-                               .y_dtype = args.y_dtype,
-                               .y_row_stride = args.y_row_stride},
-                      .x_k_stride = args.a.stride_column}};
+          .input = {.m = args.m,
+                    .k = args.k,
+                    .x = matrix_at(args.a, i0, i1),
+                    .x_dtype = args.a.dtype,
+                    .x_row_stride = args.a.stride_row,
+                    .x_k_stride = args.a.stride_column,
+                    .panels_dtype = b_panel_dtype(args)},
+          .output = {.n = args.n,
+                     .panels = panels,
+                     .y = static_cast<char*>(args.y) + y * dtype_bytes(args.y_dtype),
+                     .y_dtype = args.y_dtype,
+                     .y_row_stride = args.y_row_stride}};
 }
 
 }  // namespace
@@ -61,7 +62,7 @@ Product product_at(const MatmulArgs& args, int64_t index, char* panels) {
 int64_t matmul_scratch_bytes(const MatmulArgs& args, int n_threads) {
   const bool one_each = by_matrices(args.batch[0] * args.batch[1], n_threads);
   return b_panel_bytes(args) * (one_each ? n_threads : 1) +
-         n_threads * gemm_part_scratch_bytes(args.m, args.n, args.k);
+         n_threads * gemm_part_scratch_bytes(args.m, round_up(args.n, kPanelColumns), args.k);
 }
 
 void matmul(Member& member, const MatmulArgs& args) {
@@ -69,14 +70,15 @@ void matmul(Member& member, const MatmulArgs& args) {
   const int64_t n_panels = ceil_div(args.n, kPanelColumns);
   char* panels = static_cast<char*>(args.scratch);
   if (by_matrices(count, member.n_threads())) {
-    char* scratch = panels + member.n_threads() * b_panel_bytes(args) +
-                    member.thread() * gemm_part_scratch_bytes(args.m, args.n, args.k);
+    char* scratch =
+        panels + member.n_threads() * b_panel_bytes(args) +
+        member.thread() * gemm_part_scratch_bytes(args.m, round_up(args.n, kPanelColumns), args.k);
     panels += member.thread() * b_panel_bytes(args);
     const Range mine = member.share(count);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const Product product = product_at(args, i, panels);
       pack_part(product.pack, {0, n_panels});
-      gemm_part(product.problem, {0, args.m}, {0, n_panels}, scratch);
+      gemm_part(product.input, {&product.output, 1}, {0, args.m}, {0, n_panels}, scratch);
     }
     return;
   }
@@ -84,7 +86,7 @@ void matmul(Member& member, const MatmulArgs& args) {
     const Product product = product_at(args, i, panels);
     pack_panels(member, product.pack);
     member.barrier();
-    gemm_share(member, product.problem, panels + b_panel_bytes(args));
+    gemm_share(member, product.input, {&product.output, 1}, panels + b_panel_bytes(args));
     if (i + 1 < count) member.barrier();  // the next b goes where this one is
   }
 }

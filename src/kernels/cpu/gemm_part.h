@@ -6,18 +6,17 @@
 
 namespace shardwright::kernels {
 
-// A gemm whose x may also have its columns apart. Its `scratch` is not used here.
-struct GemmProblem {
-  GemmArgs args;
-  int64_t x_k_stride = 1;  // in elements
-};
-
+// Columns of sums of all outputs, in whole panels.
+int64_t sums_columns(std::span<const GemmOutput> outputs);
 // Scratch of one thread, a multiple of 64.
-int64_t gemm_part_scratch_bytes(int64_t m, int64_t n, int64_t k);
-// The part of y in these rows and panels.
-void gemm_part(const GemmProblem& problem, Range rows, Range panels, char* scratch);
+int64_t gemm_part_scratch_bytes(int64_t m, int64_t columns, int64_t k);
+// The part of the outputs in these rows and panels; panels are counted through all outputs, those
+// of a pair as one.
+void gemm_part(const GemmInput& input, std::span<const GemmOutput> outputs, Range rows,
+               Range panels, char* scratch);
 // gemm_part on this thread's share of the whole; `scratch` is the team's.
-void gemm_share(const Member& member, const GemmProblem& problem, char* scratch);
+void gemm_share(const Member& member, const GemmInput& input, std::span<const GemmOutput> outputs,
+                char* scratch);
 // These panels of the whole.
 void pack_part(const PackArgs& args, Range panels);
 

@@ -38,6 +38,8 @@ void norm(Member& member, const NormArgs& args, NormFunction function) {
               .y = nullptr,
               .weight = args.weight,
               .bias = args.bias,
+              .add = nullptr,
+              .sum = nullptr,
               .n = args.row_size,
               .eps = args.eps,
               .round_before_weight = args.round_before_weight,
@@ -46,6 +48,10 @@ void norm(Member& member, const NormArgs& args, NormFunction function) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     row.x = row_at(args.x, r, args.x_stride, args.dtype);
     row.y = row_at(args.y, r, args.y_stride, args.dtype);
+    if (args.add != nullptr) {
+      row.add = row_at(args.add, r, args.add_stride, args.dtype);
+      row.sum = args.sum == nullptr ? row.y : row_at(args.sum, r, args.sum_stride, args.dtype);
+    }
     function(row);
   }
 }

@@ -23,6 +23,12 @@ struct NormArgs {
   int64_t y_stride = 0;
   const void* weight = nullptr;  // [row_size], or none
   const void* bias = nullptr;    // [row_size], or none; layer_norm only
+  // Or x + add, rounded to dtype, is what is normed (a residual before a norm), and kept as `sum`
+  // if that is not null. `sum` may be x or add.
+  const void* add = nullptr;
+  int64_t add_stride = 0;
+  void* sum = nullptr;
+  int64_t sum_stride = 0;
   float eps = 1e-5F;
   bool round_before_weight = false;  // Llama: the normalised x is rounded to dtype first
   bool weight_plus_one = false;      // Gemma: multiplies by 1 + weight

@@ -23,31 +23,64 @@ inline void store_at(void* row, int64_t i, int64_t n, F value) {
     store_part<kStorage>(p, n - i, value);
 }
 
+// A row to read, by whole vectors and the rest of one.
+template <int kStorage>
+struct StoredRow {
+  const void* row;
+  int64_t n;
+  F whole(int64_t i) const {
+    return load<kStorage>(static_cast<const StoredAs<kStorage>*>(row) + i);
+  }
+  F rest(int64_t i) const { return load_at<kStorage>(row, i, n); }
+};
+// x + add, stored as `sum` on the way. Two roundings are one: what is stored is what is given.
+template <int kStorage>
+struct AddedRow {
+  const NormRow& args;
+  F whole(int64_t i) const {
+    const F sum = StoredRow<kStorage>{args.x, args.n}.whole(i) +
+                  StoredRow<kStorage>{args.add, args.n}.whole(i);
+    store<kStorage>(static_cast<StoredAs<kStorage>*>(args.sum) + i, sum);
+    return rounded<kStorage>(sum);
+  }
+  F rest(int64_t i) const {
+    const F sum = load_at<kStorage>(args.x, i, args.n) + load_at<kStorage>(args.add, i, args.n);
+    store_at<kStorage>(args.sum, i, args.n, sum);
+    return rounded<kStorage>(sum);
+  }
+};
+
 // Sum of part(x) over a row, part(0) being 0. Four running sums hide the latency of the addition.
-template <int kStorage, typename Part>
-inline float sum_over(const void* row, int64_t n, Part part) {
-  const auto* p = static_cast<const StoredAs<kStorage>*>(row);
+template <typename Row, typename Part>
+inline float sum_over(const Row& row, int64_t n, Part part) {
   F total[4] = {};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes)
-    for (int k = 0; k < 4; ++k) total[k] += part(load<kStorage>(p + i + k * kLanes));
-  for (; i + kLanes <= n; i += kLanes) total[0] += part(load<kStorage>(p + i));
+    for (int k = 0; k < 4; ++k) total[k] += part(row.whole(i + k * kLanes));
+  for (; i + kLanes <= n; i += kLanes) total[0] += part(row.whole(i));
   float sum = sum_lanes((total[0] + total[1]) + (total[2] + total[3]));
   if (i < n) {
     float rest[kLanes];
-    storeu(rest, part(load_part<kStorage>(p + i, n - i)));
+    storeu(rest, part(row.rest(i)));
     for (int64_t j = 0; j < n - i; ++j) sum += rest[j];
   }
   return sum;
 }
+// The same over what is normed: x, or x + add.
+template <int kStorage, typename Part>
+inline float sum_over_normed(const NormRow& row, Part part) {
+  return row.add != nullptr ? sum_over(AddedRow<kStorage>{row}, row.n, part)
+                            : sum_over(StoredRow<kStorage>{row.x, row.n}, row.n, part);
+}
 
 template <int kStorage, int kWeight>
 void rms_norm_row(const NormRow& row) {
-  const float squares = sum_over<kStorage>(row.x, row.n, [](F x) { return x * x; });
+  const float squares = sum_over_normed<kStorage>(row, [](F x) { return x * x; });
+  const void* normed = row.add != nullptr ? row.sum : row.x;
   const float scale = 1.0F / __builtin_sqrtf(squares / static_cast<float>(row.n) + row.eps);
   const float one = row.weight_plus_one ? 1.0F : 0.0F;
   for (int64_t i = 0; i < row.n; i += kLanes) {
-    F y = load_at<kStorage>(row.x, i, row.n) * scale;
+    F y = load_at<kStorage>(normed, i, row.n) * scale;
     if (row.round_before_weight) y = rounded<kStorage>(y);
     if (row.weight != nullptr) y *= load_at<kWeight>(row.weight, i, row.n) + one;
     store_at<kStorage>(row.y, i, row.n, y);
@@ -57,12 +90,13 @@ void rms_norm_row(const NormRow& row) {
 template <int kStorage, int kWeight>
 void layer_norm_row(const NormRow& row) {
   const auto count = static_cast<float>(row.n);
-  const float mean = sum_over<kStorage>(row.x, row.n, [](F x) { return x; }) / count;
-  const float squares =
-      sum_over<kStorage>(row.x, row.n, [mean](F x) { return (x - mean) * (x - mean); });
+  const float mean = sum_over_normed<kStorage>(row, [](F x) { return x; }) / count;
+  const void* normed = row.add != nullptr ? row.sum : row.x;
+  const float squares = sum_over(StoredRow<kStorage>{normed, row.n}, row.n,
+                                 [mean](F x) { return (x - mean) * (x - mean); });
   const float scale = 1.0F / __builtin_sqrtf(squares / count + row.eps);
   for (int64_t i = 0; i < row.n; i += kLanes) {
-    F y = (load_at<kStorage>(row.x, i, row.n) - mean) * scale;
+    F y = (load_at<kStorage>(normed, i, row.n) - mean) * scale;
     if (row.round_before_weight) y = rounded<kStorage>(y);
     if (row.weight != nullptr) y *= load_at<kWeight>(row.weight, i, row.n);
     if (row.bias != nullptr) y += load_at<kWeight>(row.bias, i, row.n);

@@ -10,6 +10,8 @@ struct NormRow {
   void* y;
   const void* weight;  // or null
   const void* bias;    // or null
+  const void* add;     // or null: x + add is normed,
+  void* sum;           // and kept here; not null where `add` is not
   int64_t n;
   float eps;
   bool round_before_weight;

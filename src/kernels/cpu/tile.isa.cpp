@@ -170,6 +170,13 @@ template <int kStorage>
 void load_tile(float* dst, const void* from, const TileRows& shape) {
   typedef typename StorageOf<kStorage>::Type T;
   const char* row = static_cast<const char*>(from);
+  if (shape.rows > 1 && shape.stride == 1 && shape.n % kLanes == 0) {
+    // Short rows (the heads of rope): nothing to decide in each.
+    for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes)
+      for (int64_t i = 0; i < shape.n; i += kLanes, dst += kLanes)
+        storeu(dst, load<kStorage>(reinterpret_cast<const T*>(row) + i));
+    return;
+  }
   for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes, dst += shape.n)
     load_row<kStorage>(dst, reinterpret_cast<const T*>(row), shape.stride, shape.n);
 }
@@ -195,6 +202,12 @@ template <int kStorage>
 void store_tile(void* to, const float* a, const TileRows& shape) {
   typedef typename StorageOf<kStorage>::Type T;
   char* row = static_cast<char*>(to);
+  if (shape.rows > 1 && shape.stride == 1 && shape.n % kLanes == 0) {
+    for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes)
+      for (int64_t i = 0; i < shape.n; i += kLanes, a += kLanes)
+        store<kStorage>(reinterpret_cast<T*>(row) + i, loadu(a));
+    return;
+  }
   for (int64_t r = 0; r < shape.rows; ++r, row += shape.row_bytes, a += shape.n)
     store_row<kStorage>(reinterpret_cast<T*>(row), shape.stride, a, shape.n);
 }

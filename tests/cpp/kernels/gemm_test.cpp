@@ -267,6 +267,84 @@ TEST(Gemm, AppliesActivations) {
   });
 }
 
+// Weights beside each other, of which the second is a pair: y1 = relu(x w1^T + b) * (x u^T) + r.
+void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
+  std::mt19937 random(7);
+  const auto draw = [&] { return static_cast<float>(static_cast<int>(random() % 3) - 1); };
+  constexpr int64_t kN[] = {40, 70, 5};
+  Buffer x = matrix(dtype, m, k, k + 3, draw);
+  std::vector<Buffer> w;
+  std::vector<Buffer> panels;
+  std::vector<Buffer> y;
+  for (const int64_t n : {kN[0], kN[1], kN[2], kN[1]}) {  // the last is `up` of the second
+    w.push_back(matrix(dtype, n, k, k, draw));
+    panels.emplace_back(DType::kF32, panel_bytes(panel_dtype(dtype), n, k) / 4);
+    y.push_back(matrix(DType::kF32, m, n, n + 1, draw));
+  }
+  Buffer bias = matrix(DType::kF32, 1, kN[1], kN[1], draw);
+  Buffer residual = matrix(dtype, m, kN[1], kN[1] + 2, draw);
+  const GemmInput input{.m = m,
+                        .k = k,
+                        .x = x.data(),
+                        .x_dtype = dtype,
+                        .x_row_stride = k + 3,
+                        .panels_dtype = panel_dtype(dtype)};
+  std::vector<GemmOutput> outputs(3);
+  for (size_t i = 0; i < 3; ++i)
+    outputs[i] = {
+        .n = kN[i], .panels = panels[i].data(), .y = y[i].data(), .y_row_stride = kN[i] + 1};
+  outputs[1].up_panels = panels[3].data();
+  outputs[1].bias = bias.data();
+  outputs[1].activation = Activation::kRelu;
+  outputs[1].residual = residual.data();
+  outputs[1].residual_dtype = dtype;
+  outputs[1].residual_row_stride = kN[1] + 2;
+  Buffer scratch(DType::kF32, gemm_scratch_bytes(input, outputs, team.n_threads()) / 4);
+  team.run([&](Member& member) {
+    for (size_t i = 0; i < w.size(); ++i)
+      pack_panels(member, {.n = i == 3 ? kN[1] : kN[i],
+                           .k = k,
+                           .w = w[i].data(),
+                           .w_dtype = dtype,
+                           .stride_n = k,
+                           .panels = panels[i].data(),
+                           .panels_dtype = panel_dtype(dtype)});
+    member.barrier();
+    gemm(member, input, outputs, scratch.data());
+  });
+  const auto dot = [&](size_t i, int64_t row, int64_t column) {
+    double sum = 0;
+    for (int64_t j = 0; j < k; ++j) sum += x.get(row * (k + 3) + j) * w[i].get(column * k + j);
+    return sum;
+  };
+  for (size_t i = 0; i < 3; ++i)
+    for (int64_t row = 0; row < m; row += std::max<int64_t>(1, m / 5))
+      for (int64_t column = 0; column<kN[i]; column += k> 1000 ? 13 : 1) {
+        double want = dot(i, row, column);
+        if (i == 1)
+          want = std::max(0.0, want + bias.get(column)) * dot(3, row, column) +
+                 residual.get(row * (kN[1] + 2) + column);
+        ASSERT_EQ(y[i].get(row * (kN[i] + 1) + column), want)
+            << "output " << i << " row " << row << " column " << column << ", m=" << m << " k=" << k
+            << " " << dtype_name(dtype) << " " << isa_name(active_isa());
+      }
+}
+
+TEST(Gemm, MultipliesSeveralWeightsAndPairsAtOnce) {
+  for_every_isa([&] {
+    for (int n_threads = 1; n_threads <= 3; ++n_threads) {
+      Team team(n_threads);
+      for (const DType dtype : kDtypes) {
+        check_several(team, dtype, 1, 33);
+        check_several(team, dtype, 7, 64);
+        check_several(team, dtype, 50, 20);
+      }
+      check_several(team, DType::kF32, 41, 2500);   // several blocks of k,
+      check_several(team, DType::kBF16, 41, 5001);  // whose sums are kept for both of a pair
+    }
+  });
+}
+
 TEST(Gemm, MeasuredBodyIsExactToo) {
   std::mt19937 random(5);
   Team team(2);

@@ -14,39 +14,18 @@
 #include "base/team.h"
 #include "kernels/cpu/gemm.h"
 #include "ops/op.h"
+#include "ops/test_strides.h"
 
 namespace shardwright::ops {
 
 using Begins = std::vector<std::pair<std::string, int64_t>>;
 using RefTensors = std::vector<std::optional<RefTensor>>;
 
-// How a test lays out operands and results: contiguous, or as odd as OpDef's strides allow.
-enum class TestLayout { kContiguous, kStrided };
-
 inline std::vector<std::optional<TensorType>> types_of(const RefTensors& tensors) {
   std::vector<std::optional<TensorType>> types;
   for (const auto& tensor : tensors)
     types.push_back(tensor ? std::optional(tensor->type) : std::nullopt);
   return types;
-}
-
-inline Strides test_strides(const Shape& shape, Strided allowed, TestLayout layout) {
-  Strides strides = contiguous_strides(shape);
-  if (layout == TestLayout::kContiguous || allowed == Strided::kNo || shape.empty()) return strides;
-  if (allowed == Strided::kRows) {  // rows 3 elements apart
-    int64_t stride = shape.back() + 3;
-    for (size_t i = shape.size() - 1; i-- > 0; stride *= shape[i]) strides[i] = stride;
-    return strides;
-  }
-  // Outer dims in reverse order with a gap after each; the last dim first, or every second element.
-  const bool any = allowed == Strided::kAny;
-  strides.back() = any ? 2 : 1;
-  int64_t stride = strides.back() * shape.back() + 1;
-  for (size_t i = 0; i + 1 < shape.size(); ++i) {
-    strides[i] = stride;
-    stride = stride * shape[i] + 2;
-  }
-  return strides;
 }
 
 // The tensor in its dtype with these strides; bytes between the elements are 0xff.

@@ -13,9 +13,11 @@
 namespace shardwright::pef {
 namespace {
 
-std::string refusal(const Manifest& manifest) {
+std::string anything_fuses(const ops::FusedSpec&) { return ""; }
+
+std::string refusal(const Manifest& manifest, WhyNotFused why_not_fused = anything_fuses) {
   try {
-    check_manifest(manifest);
+    check_manifest(manifest, why_not_fused);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kBrokenFile) << error.what();
     return error.what();
@@ -99,6 +101,130 @@ TEST(CheckManifest, Buffers) {
   });
   expect_step_refused("overlaps operand", 1, [](Step& s) { s.results[0].offset_bytes = 64; });
   expect_step_refused("needs a barrier", 2, [](Step& s) { s.barrier_before = false; });
+}
+
+void expect_fused_refused(const std::string& part, const std::function<void(Step&)>& change) {
+  Manifest manifest = fused_manifest();
+  change(manifest.plans[0].chips[0].programs[0].steps[0]);
+  EXPECT_NE(refusal(manifest).find(part), std::string::npos)
+      << part << "\n  got: " << refusal(manifest);
+}
+
+TEST(CheckManifest, FusedSteps) {
+  EXPECT_EQ(refusal(fused_manifest()), "accepted");
+  EXPECT_NE(
+      refusal(fused_manifest(), [](const ops::FusedSpec&) -> std::string { return "no kernel"; })
+          .find("its parts can't be one step: no kernel"),
+      std::string::npos);
+  expect_fused_refused("two parts or more", [](Step& s) { s.parts.pop_back(); });
+  expect_fused_refused("has begins", [](Step& s) { s.begins = {{"m", 1}}; });
+  expect_fused_refused("is no text", [](Step& s) { s.attrs.set("name", int64_t{1}); });
+  expect_fused_refused("a scratch value has -1 bytes", [](Step& s) { s.scratch_bytes[0] = -1; });
+  expect_fused_refused("no part writes all of scratch value 0",
+                       [](Step& s) { s.scratch_bytes[0] += 4; });
+  expect_fused_refused("no part writes all of result 0", [](Step& s) {
+    s.parts[1].results[0].space = Space::kStepScratch;
+    s.parts[1].results[0].index = 1;
+    s.scratch_bytes.push_back(s.scratch_bytes[0]);
+  });
+  expect_step_refused("only fused steps have parts", 0, [](Step& s) { s.parts = {s}; });
+  expect_step_refused("only parts of a fused step lie in", 2,
+                      [](Step& s) { s.operands[0].space = Space::kStepScratch; });
+  // What the other checks say of every step holds for a fused one.
+  expect_fused_refused("reaches to byte", [](Step& s) { s.operands[0].offset_bytes = 1 << 20; });
+  expect_fused_refused("a result has no place", [](Step& s) { s.results[0] = {}; });
+}
+
+TEST(CheckManifest, PartsOfFusedSteps) {
+  expect_fused_refused("part 0 (exchange)", [](Step& s) { s.parts[0].op = "exchange"; });
+  expect_fused_refused("part 1 (sum up)", [](Step& s) { s.parts[1].op = "sum up"; });
+  expect_fused_refused("a part of a step has parts", [](Step& s) { s.parts[1].parts = s.parts; });
+  expect_fused_refused("a part of a step has parts", [](Step& s) { s.parts[1].op = kFused; });
+  expect_fused_refused("operand weight is missing", [](Step& s) { s.parts[0].operands.resize(1); });
+  expect_fused_refused("attribute alpha",
+                       [](Step& s) { s.parts[1].attrs.set("alpha", std::string("one")); });
+  expect_fused_refused("its rule gives", [](Step& s) {
+    s.parts[1].operands[1].type.shape = {1, kOut};
+    s.parts[1].operands[1].strides = {kOut, 1};
+    s.parts[0].results[0].type.shape = s.parts[1].operands[0].type.shape = {kRows / 2, kOut};
+    s.scratch_bytes[0] /= 2;
+  });
+  expect_fused_refused("buffer 3 of 3 does not exist",
+                       [](Step& s) { s.parts[1].operands[1].index = 3; });
+  expect_fused_refused("buffer 1 of 1 does not exist",
+                       [](Step& s) { s.parts[1].operands[0].index = 1; });
+  expect_fused_refused("buffer -1 of 1", [](Step& s) { s.parts[1].results[0].index = -1; });
+  expect_fused_refused("lies in its operands, results and scratch", [](Step& s) {
+    s.parts[1].operands[1].space = Space::kParameter;
+    s.parts[1].operands[1].index = 0;
+  });
+  expect_fused_refused("a part writes to results and scratch alone",
+                       [](Step& s) { s.parts[1].results[0].space = Space::kStepOperand; });
+  expect_fused_refused("reaches to byte 1072 of 256", [](Step& s) {
+    s.parts[1].operands[0].strides = {4 * kOut, 5};
+  });
+  expect_fused_refused("starts at byte -4",
+                       [](Step& s) { s.parts[1].operands[0].offset_bytes = -4; });
+  expect_fused_refused("another dtype than its step",
+                       [](Step& s) { s.parts[1].operands[1].type.dtype = DType::kI32; });
+  expect_fused_refused("panels can only be read as a whole",
+                       [](Step& s) { s.parts[0].operands[1].type.shape[0] = 5; });
+  expect_fused_refused("two parts write the same bytes",
+                       [](Step& s) { s.parts.push_back(s.parts[1]); });
+  expect_fused_refused("share memory", [](Step& s) {
+    s.results[0].strides[0] = s.parts[1].results[0].strides[0] = 0;
+  });
+}
+
+// A result may take an operand's memory where one part alone reads it, element by element.
+TEST(CheckManifest, FusedStepsInPlace) {
+  const auto in_place = [] {
+    Manifest manifest = fused_manifest();
+    ChipPlan& chip = manifest.plans[0].chips[0];
+    std::vector<Step>& steps = chip.programs[0].steps;
+    Step& fused = steps[0];
+    // A step before makes `old`; x w^T + old lies over it; a step behind copies it to the output.
+    Buffer old = buffer(Space::kArena, -1, 0, {DType::kF32, {kRows, kOut}});
+    const auto alone = [](const char* op, std::vector<Buffer> operands, Buffer result) {
+      return Step{.op = op,
+                  .attrs = {},
+                  .operands = std::move(operands),
+                  .results = {std::move(result)},
+                  .begins = {},
+                  .source = "",
+                  .barrier_before = true};
+    };
+    const Step before = alone("linear", {fused.operands[0], fused.operands[1], Buffer{}}, old);
+    Buffer sum = old;
+    sum.written_by = 1;
+    const Step behind = alone("clone", {sum}, fused.results[0]);
+    fused.results[0] = old;
+    old.written_by = 0;
+    fused.operands[2] = old;
+    fused.parts[1].operands[1] = buffer(Space::kStepOperand, 2, 0, old.type);
+    steps = {before, fused, behind};
+    chip.programs[0].arena_bytes = chip.arena_bytes = kRows * kOut * 4;
+    return manifest;
+  };
+  EXPECT_EQ(refusal(in_place()), "accepted");
+  Manifest manifest = in_place();
+  Step& fused = manifest.plans[0].chips[0].programs[0].steps[1];
+  // Through another operator that works in place.
+  Step neg{.op = "neg",
+           .attrs = {},
+           .operands = {fused.parts[1].operands[1]},
+           .results = {buffer(Space::kStepScratch, 1, 0, fused.results[0].type)},
+           .begins = {},
+           .source = "",
+           .barrier_before = true};
+  fused.scratch_bytes.push_back(kRows * kOut * 4);
+  fused.parts[1].operands[1] = neg.results[0];
+  fused.parts[1].operands[1].written_by = 1;
+  fused.parts.insert(fused.parts.begin() + 1, neg);
+  EXPECT_EQ(refusal(manifest), "accepted");
+  fused.parts[2].operands[0] = neg.operands[0];  // a second reader, which may be late
+  EXPECT_NE(refusal(manifest).find("result 0 overlaps operand 2"), std::string::npos)
+      << refusal(manifest);
 }
 
 TEST(CheckManifest, OverwrittenValuesAreNoticed) {
@@ -265,7 +391,7 @@ void flip_all(const std::string& bytes,
       Manifest manifest = small_manifest();
       try {
         decode({data, bytes.size()}, manifest);
-        check_manifest(manifest);
+        check_manifest(manifest, anything_fuses);
       } catch (const Error& error) {
         ASSERT_EQ(error.code(), ErrorCode::kBrokenFile)
             << "byte " << at << " bit " << bit << ": " << error.what();
@@ -278,6 +404,14 @@ TEST(DamagedFlatBuffers, Program) {
   flip_all(encode_program(small_manifest().plans[1].chips[0].programs[0]),
            [](std::span<const std::byte> bytes, Manifest& manifest) {
              manifest.plans[1].chips[0].programs[0] = decode_program(bytes, "program");
+           });
+}
+
+TEST(DamagedFlatBuffers, FusedProgram) {
+  flip_all(encode_program(fused_manifest().plans[0].chips[0].programs[0]),
+           [](std::span<const std::byte> bytes, Manifest& manifest) {
+             manifest = fused_manifest();
+             manifest.plans[0].chips[0].programs[0] = decode_program(bytes, "program");
            });
 }
 

@@ -249,8 +249,15 @@ TEST_F(PefFile, AnotherVersionSaysWhatToDo) {
   std::string bytes = bytes_;
   bytes[8] = 2;
   EXPECT_EQ(refusal(bytes), path_ +
-                                " has PEF version 2.0, written by shardwright 0.1.0; this program "
+                                " has PEF version 2.1, written by shardwright 0.1.0; this program "
                                 "reads version 1.x. Compile the model again with this one");
+}
+
+TEST_F(PefFile, UnknownFeaturesAreRefused) {
+  std::string bytes = bytes_;
+  bytes[23] = 1;  // of the 8 bytes of required features, the highest
+  EXPECT_NE(refusal(bytes).find("version 1.1 with features 0x100000000000000"), std::string::npos)
+      << refusal(bytes);
 }
 
 TEST_F(PefFile, IncompleteAndForeignFilesAreNamed) {

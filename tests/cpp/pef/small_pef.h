@@ -112,6 +112,38 @@ inline Manifest small_manifest() {
   return manifest;
 }
 
+// The same for one chip alone, with the product and the sum as one fused step: what the linear
+// gives is scratch.
+inline Manifest fused_manifest() {
+  Manifest manifest = small_manifest();
+  manifest.plans.pop_back();
+  ChipPlan& chip = manifest.plans[0].chips[0];
+  const std::vector<Step> alone = chip.programs[0].steps;
+  Step fused{.op = std::string(kFused),
+             .attrs = {},
+             .operands = {alone[0].operands[0], alone[0].operands[1], alone[1].operands[1]},
+             .results = alone[1].results,
+             .begins = {},
+             .source = alone[0].source,
+             .barrier_before = true,
+             .parts = alone,
+             .scratch_bytes = {kRows * kOut * 4}};
+  const auto inside = [](Buffer& buffer, Space space, int index) {
+    buffer.space = space;
+    buffer.index = index;
+    buffer.offset_bytes = 0;
+  };
+  inside(fused.parts[0].operands[0], Space::kStepOperand, 0);
+  inside(fused.parts[0].operands[1], Space::kStepOperand, 1);
+  inside(fused.parts[0].results[0], Space::kStepScratch, 0);
+  inside(fused.parts[1].operands[0], Space::kStepScratch, 0);
+  inside(fused.parts[1].operands[1], Space::kStepOperand, 2);
+  inside(fused.parts[1].results[0], Space::kStepResult, 0);
+  chip.programs[0] = {.steps = {fused}, .arena_bytes = 0};
+  chip.arena_bytes = 0;
+  return manifest;
+}
+
 // Bytes of the tensors: 0, 1, 2, ... The weight is stored transposed, so views with strides count.
 struct SmallWeights {
   std::vector<float> weight, bias;

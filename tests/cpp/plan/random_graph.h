@@ -33,6 +33,15 @@ class RandomGraph {
   }
 
   ir::Module module() const { return module_; }
+  // The same with nodes in up to three groups, at random: some have to be divided.
+  ir::Module grouped() {
+    ir::Module module = module_;
+    ir::Graph& graph = module.graphs[0];
+    const int64_t n = 1 + below(3);
+    for (int64_t i = 0; i < n; ++i) graph.groups.push_back({"g" + std::to_string(i), "test", ""});
+    for (ir::Node& node : graph.nodes) node.group = static_cast<int>(below(n + 1)) - 1;
+    return module;
+  }
 
  private:
   int64_t below(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }

@@ -23,7 +23,7 @@ inline pef::Manifest manifest_of(const ir::Module& module,
   pef::Manifest manifest;
   for (const ir::Graph& graph : module.graphs) manifest.graphs.push_back(signature_of(graph));
   manifest.tensors = tensors_of(module);
-  manifest.plans = {make_plan(module, local)};
+  manifest.plans = {make_plan(module, local).plan};
   return manifest;
 }
 
@@ -140,13 +140,48 @@ class PlanRunner {
                plan_.chips[chip].pieces[index].memory_offset_bytes + buffer.offset_bytes;
       case pef::Space::kInput:
         return inputs_[index].data() + buffer.offset_bytes;
+      case pef::Space::kStepScratch:
+        return memory(scratch_[index]) + buffer.offset_bytes;
       case pef::Space::kOutput:
         return outputs_[index].data() + buffer.offset_bytes;
+      default:
+        CHECK(false, "only parts of a fused step lie there");
     }
-    return nullptr;
   }
 
   void run_step(size_t chip, const pef::Step& step) {
+    if (step.is_fused())
+      run_parts(chip, step);
+    else
+      run_operator(chip, step);
+  }
+
+  // One part after another, over whole scratch values.
+  void run_parts(size_t chip, const pef::Step& step) {
+    scratch_.clear();
+    for (int64_t bytes : step.scratch_bytes)
+      scratch_.emplace_back(static_cast<size_t>(bytes) + 64, kGarbage);
+    for (const pef::Step& part : step.parts) {
+      pef::Step alone = part;
+      for (auto* buffers : {&alone.operands, &alone.results})
+        for (pef::Buffer& buffer : *buffers) buffer = outside(step, buffer);
+      run_operator(chip, alone);
+    }
+  }
+
+  static pef::Buffer outside(const pef::Step& step, pef::Buffer buffer) {
+    const auto index = static_cast<size_t>(buffer.index);
+    if (buffer.space != pef::Space::kStepOperand && buffer.space != pef::Space::kStepResult)
+      return buffer;
+    const pef::Buffer& whole =
+        buffer.space == pef::Space::kStepOperand ? step.operands.at(index) : step.results.at(index);
+    buffer.space = whole.space;
+    buffer.index = whole.index;
+    buffer.offset_bytes += whole.offset_bytes;
+    return buffer;
+  }
+
+  void run_operator(size_t chip, const pef::Step& step) {
     ops::KernelSpec spec{.op = ops::find_op(step.op),
                          .attrs = &step.attrs,
                          .operands = {},
@@ -199,7 +234,7 @@ class PlanRunner {
 
   const pef::Plan& plan_;
   std::vector<Chip> chips_;
-  std::vector<Bytes> inputs_, outputs_;
+  std::vector<Bytes> inputs_, outputs_, scratch_;
   Team team_{1};
 };
 

@@ -41,7 +41,7 @@ class RandomPef {
       std::vector<ir::Graph> chips =
           shard::partition(module, model.graph(), shard::random_solution(model.graph(), n, seed));
       for (int chip = 0; plant && chip < n; ++chip) plant(&chips[static_cast<size_t>(chip)], chip);
-      manifest.plans.push_back(plan::make_plan(module, {chips}));
+      manifest.plans.push_back(plan::make_plan(module, {chips}).plan);
       manifest.plans.back().n_chips = n;
     }
     std::vector<TensorView> views;
