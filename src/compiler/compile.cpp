@@ -171,7 +171,9 @@ void Pipeline::add_plan(int n) {
     result_.manifest.plans.push_back(std::move(plan));
   });
   check_fits(module_, result_.manifest.plans.back(), options_);
-  reports_.push_back(report_plan(module_, solutions, local, result_.manifest.plans.back()));
+  stage("explain " + chips, [&] {
+    reports_.push_back(report_plan(module_, solutions, local, result_.manifest.plans.back()));
+  });
 }
 
 void Pipeline::write() {

@@ -1,9 +1,10 @@
-// What a compile decided, as JSON that goes into the PEF: `inspect` and `test` read it.
+// What a compile decided, as JSON that goes into the PEF: `inspect`, `explain` and `test` read it.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "compiler/decisions.h"
 #include "ir/graph.h"
 #include "pef/program.h"
 #include "shard/partition.h"
@@ -25,13 +26,15 @@ struct WeightReport {
 
 struct GraphReport {
   std::string name;
-  std::vector<shard::ExchangeInfo> exchanges;
+  std::vector<ExchangeReport> exchanges;
   std::vector<WeightReport> weights;
+  Decisions decisions;
   double modelled_seconds = 0;
 };
 
 struct PlanReport {
   int n_chips = 1;
+  shard::Machine machine;  // that the modelled times are for
   std::vector<GraphReport> graphs;
 };
 
