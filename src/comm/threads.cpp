@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
-#include "base/checked.h"
 #include "base/error.h"
 #include "base/patience.h"
 #include "comm/region.h"
