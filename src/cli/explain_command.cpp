@@ -24,6 +24,10 @@ std::string more_seconds(double seconds) {
   return (less ? "-" : "+") + seconds_text(std::abs(seconds));
 }
 
+std::string count_text(int64_t count, const char* noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string split_text(const Json& node) {
   const std::string words = node.at("split").at("words");
   const auto rows = node.at("rows_per_chip").get<std::vector<int64_t>>();
@@ -116,10 +120,11 @@ std::string measured_text(const Json& measured) {
   if (measured.contains("why_not")) return measured["why_not"];
   return fmt::format(
       "measured {} a run, of these {} moving data and {} waiting for other chips "
-      "({} threads a chip, {} runs, each step timed)",
+      "({} a chip, {}, each step timed)",
       seconds_text(measured.at("seconds")), seconds_text(measured.at("transfer_seconds")),
-      seconds_text(measured.at("waited_seconds")), measured.at("threads_per_chip").get<int>(),
-      measured.at("runs").get<int>());
+      seconds_text(measured.at("waited_seconds")),
+      count_text(measured.at("threads_per_chip"), "thread"),
+      count_text(measured.at("runs"), "run"));
 }
 
 void write_page(const std::string& path, const Json& explanation) {
@@ -159,9 +164,9 @@ std::string explanation_text(const Json& explanation) {
   const Json& machine = explanation.at("machine");
   const int n = explanation.at("n_chips");
   std::string text = fmt::format(
-      "{}: plan for {} chip{}, mode {}\n  modelled for {}: {:g} GFLOP/s and {:g} GB/s a chip, {:g} "
+      "{}: plan for {}, mode {}\n  modelled for {}: {:g} GFLOP/s and {:g} GB/s a chip, {:g} "
       "GB/s and {:g} us between chips\n",
-      explanation.at("pef").get<std::string>(), n, n == 1 ? "" : "s",
+      explanation.at("pef").get<std::string>(), count_text(n, "chip"),
       explanation.at("mode").get<std::string>(), machine.at("name").get<std::string>(),
       machine.at("flops_per_s").get<double>() * 1e-9,
       machine.at("bytes_per_s").get<double>() * 1e-9,
@@ -171,10 +176,9 @@ std::string explanation_text(const Json& explanation) {
     text += "  note: " + note.get<std::string>() + "\n";
   for (const Json& graph : explanation.at("graphs")) {
     text += fmt::format(
-        "graph {}: modelled {} a run; {} transfers in {} meetings, {} received by all chips\n  "
-        "{}\n",
+        "graph {}: modelled {} a run; {} in {}, {} received by all chips\n  {}\n",
         graph.at("name").get<std::string>(), seconds_text(graph.at("modelled_seconds")),
-        graph.at("exchanges").get<size_t>(), graph.at("meetings").get<int64_t>(),
+        count_text(graph.at("exchanges"), "transfer"), count_text(graph.at("meetings"), "meeting"),
         bytes_text(graph.at("received_bytes")), measured_text(graph.at("measured")));
     for (const Json& block : graph.at("blocks")) {
       const std::string body = nodes_text(block) + exchanges_text(block) + groups_text(block);

@@ -120,7 +120,8 @@ Measured read_measurement(const std::string& pef, const std::string& digest,
     return {{}, fmt::format("{} can't be read: {} anew", path, remedy)};
   }
   return {{},
-          fmt::format("graph {} on {} chips is not measured yet: {}", graph, steps.size(), remedy)};
+          fmt::format("graph {} on {} chip{} is not measured yet: {}", graph, steps.size(),
+                      steps.size() == 1 ? "" : "s", remedy)};
 }
 
 }  // namespace shardwright::cli

@@ -44,6 +44,7 @@ class ChipBuilder {
       : graph_(graph),
         solution_(solution),
         producers_(graph.producers()),
+        consumers_(graph.consumers()),
         chip_(chip),
         at_hand_(graph.values.size()) {
     local_.name = graph.name;
@@ -121,8 +122,7 @@ class ChipBuilder {
           node.inputs[i] == ir::kNoValue
               ? ir::kNoValue
               : wanted(node.inputs[i], strategy.operands[i],
-                       {to_string(strategy.operands[i]) + " for " + graph_.describe(node),
-                        static_cast<ir::NodeId>(n), node.source}));
+                       demand_of(static_cast<ir::NodeId>(n), strategy.operands[i])));
     for (size_t i = 0; i < node.outputs.size(); ++i)
       local.outputs.push_back(make(node.outputs[i], strategy.results[i], ""));
     local.begins = begins_of(graph_, node, *solution_.rules[n], strategy, colours(), chip_);
@@ -131,9 +131,38 @@ class ChipBuilder {
       const auto hub = solution_.hubs.find(node.outputs[i]);
       if (hub != solution_.hubs.end())
         wanted(node.outputs[i], hub->second,
-               {to_string(hub->second) + " after " + graph_.describe(node),
-                static_cast<ir::NodeId>(n), node.source});
+               demand_of_readers(static_cast<ir::NodeId>(n), node.outputs[i], hub->second));
     }
+  }
+
+  // "whole for split m of layers.0.q_proj (linear), model.py:3"
+  Demand demand_of(ir::NodeId id, const State& state) const {
+    const ir::Node& node = graph_.nodes[static_cast<size_t>(id)];
+    const Strategy& strategy = solution_.strategies[static_cast<size_t>(id)];
+    return {to_string(state) + " for " + (strategy.factor < 0 ? "" : strategy.name + " of ") +
+                graph_.describe(node),
+            id, node.source};
+  }
+
+  // Of those that read a value in the state that it is kept in, the first.
+  Demand demand_of_readers(ir::NodeId id, ir::ValueId value, const State& state) const {
+    std::vector<ir::NodeId> readers;
+    for (const ir::NodeId reader : consumers_[static_cast<size_t>(value)]) {
+      const ir::Node& node = graph_.nodes[static_cast<size_t>(reader)];
+      const Strategy& strategy = solution_.strategies[static_cast<size_t>(reader)];
+      for (size_t i = 0; i < node.inputs.size(); ++i)
+        if (node.inputs[i] == value && strategy.operands[i] == state) {
+          readers.push_back(reader);
+          break;
+        }
+    }
+    if (readers.empty()) {
+      const ir::Node& node = graph_.nodes[static_cast<size_t>(id)];
+      return {to_string(state) + " after " + graph_.describe(node), id, node.source};
+    }
+    Demand demand = demand_of(readers[0], state);
+    if (readers.size() > 1) demand.who += " and " + std::to_string(readers.size() - 1) + " more";
+    return demand;
   }
 
   void add_output(size_t i) {
@@ -281,6 +310,7 @@ class ChipBuilder {
   const ir::Graph& graph_;
   const Solution& solution_;
   const std::vector<ir::NodeId> producers_;  // of each global value
+  const std::vector<std::vector<ir::NodeId>> consumers_;
   const int chip_;
   ir::Graph local_;
   std::vector<std::vector<AtHand>> at_hand_;  // of each global value

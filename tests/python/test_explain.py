@@ -199,6 +199,15 @@ def drawn(browser, page) -> str:
     return re.sub(r"<(script|style).*?</\1>", "", done.stdout, flags=re.DOTALL)
 
 
+SAY_ALL = """<div id="said"></div><script>
+for (const g of document.querySelectorAll("g[tabindex]")) {
+  g.dispatchEvent(new Event("click"));
+  for (const dt of document.querySelectorAll(".details dt"))
+    document.getElementById("said").append(`[${dt.textContent}] ${dt.nextSibling.textContent} `);
+}
+</script>"""
+
+
 def count(pattern: str, text: str) -> int:
     return len(re.findall(pattern, text))
 
@@ -227,3 +236,12 @@ def test_page_draws_the_plan(browser, pef, folder, n):
     gemms = [node for node in nodes(explanation) if node.get("alternatives")]
     assert count(r'<tr class="gemm"', dom) == len(gemms)
     assert not re.search(r"undefined|NaN|\[object", dom)
+    # What the panel says of each node and transfer, one after the other.
+    said = folder / f"said{n}.html"
+    said.write_text(page.read_text().replace("</body>", SAY_ALL + "</body>"))
+    dom = drawn(browser, said)
+    (panels,) = re.findall(r'<div id="said">(.*?)</div>', dom, flags=re.DOTALL)
+    assert panels.count("[result]") == len(work)
+    assert panels.count("[decided by]") == (len(work) if n > 1 else 0)
+    assert panels.count("[forced by]") == len(layer["exchanges"])
+    assert not re.search(r"undefined|NaN|\[object", panels)
