@@ -58,7 +58,8 @@ std::string nodes_text(const Json& block) {
     if (!node.contains("alternatives") || node["alternatives"].empty()) continue;
     std::vector<std::string> others;
     for (const Json& other : node["alternatives"]) others.push_back(alternative_text(other));
-    const std::string path = short_path(node.at("path"), block);
+    const std::string path =
+        short_path(node.at("path"), block) + node.at("part").get<std::string>();
     rows.push_back({path, node.at("operator"), split_text(node),
                     fmt::format("{}: {}", node.at("decided_by").get<std::string>(),
                                 node.at("reason").get<std::string>()),

@@ -191,12 +191,19 @@ class GraphExplainer {
   Json node_json(const Block& block, ir::NodeId id) const {
     const ir::Node& node = graph_.nodes[static_cast<size_t>(id)];
     const TensorType& type = graph_.type(node.outputs[0]);
-    Json json = {{"id", id}, {"operator", node.op->name}, {"path", ""}, {"source", ""}};
+    Json json = {
+        {"id", id}, {"operator", node.op->name}, {"path", ""}, {"part", ""}, {"source", ""}};
     if (node.source >= 0) {
       const ir::Source& source = graph_.sources[static_cast<size_t>(node.source)];
       json["path"] = source.path;
       if (!source.file.empty()) json["source"] = fmt::format("{}:{}", source.file, source.line);
     }
+    for (const ir::ValueId value : node.inputs)  // several gemms of one stored weight
+      if (const auto input = inputs_.find(value); input != inputs_.end()) {
+        const size_t part = input->second->name.find('[');
+        if (input->second->role == ir::InputRole::kParameter && part != std::string::npos)
+          json["part"] = input->second->name.substr(part);
+      }
     json["value"] = graph_.values[static_cast<size_t>(node.outputs[0])].name;
     json["dtype"] = dtype_name(type.dtype);
     json["shape"] = type.shape;

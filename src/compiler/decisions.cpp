@@ -26,9 +26,16 @@ class Meanings {
       if (input.role == ir::InputRole::kUserInput)
         for (int d = 0; d < graph.type(input.value).ndim(); ++d)
           tokens_.insert(solution.colours.at(input.value, d));
-    for (size_t n = 0; n < graph.nodes.size(); ++n)
-      if (std::string_view(graph.nodes[n].op->name) == "attention")
-        heads_.insert(colour_of(n, solution.rules[n]->find_factor("h")));
+    for (size_t n = 0; n < graph.nodes.size(); ++n) {
+      const std::string_view op = graph.nodes[n].op->name;
+      const ops::Rule& rule = *solution.rules[n];
+      for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f) {
+        const std::string& name = rule.factors[static_cast<size_t>(f)].name;
+        if (op == "attention" && name == "h") heads_.insert(colour_of(n, f));
+        if ((op == "attention" && name == "q") || (op == "linear" && name[0] == 't'))
+          tokens_.insert(colour_of(n, f));  // also where a model made them: patches of an image
+      }
+    }
     for (size_t c = 0; c < solution.colours.colours.size(); ++c)  // KV heads
       if (heads_.contains(solution.colours.colours[c].follows)) heads_.insert(static_cast<int>(c));
     tokens_.erase(-1);

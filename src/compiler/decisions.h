@@ -12,7 +12,7 @@
 namespace shardwright::compiler {
 
 // What is split, in the field's words: "whole", "M" (a feature of the result), "K" (contracted: the
-// results are partial), "tokens" (a dimension of the user's inputs), "heads".
+// results are partial), "tokens" (a dimension of the user's inputs, rows of a gemm), "heads".
 struct Split {
   std::string factor;  // of the operator's rule; "" for none
   std::string kind;

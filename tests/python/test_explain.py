@@ -146,6 +146,11 @@ def test_measurements_of_another_file_are_not_shown(folder):
     assert graph["exchanges"] == 0
 
 
+def test_a_session_explains_its_plan(pef):
+    with_layer = sw.load(pef, n_chips=3).explain(layer=1)
+    assert with_layer == explain(pef, "--n-chips", 3, "--layer", 1)
+
+
 def test_text_for_people(pef):
     code, text, errors = run("explain", pef)
     assert code == 0, errors
