@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/explanation.h"
 #include "runtime/session.h"
 
 namespace nb = nanobind;
@@ -346,6 +347,12 @@ NB_MODULE(_core, m) {
   m.def("cli", &cli, nb::arg("argv"), nb::arg("model_path_provider").none());
   m.def("compile", &compile, nb::arg("model_path"), nb::arg("options_json"),
         nb::arg("progress").none());
+  m.def(
+      "explain",
+      [](const std::string& path, int n_chips, std::optional<int> layer) {
+        return sw::cli::explain(path, n_chips, layer).dump();
+      },
+      nb::arg("path"), nb::arg("n_chips"), nb::arg("layer").none());
   nb::class_<Session>(m, "Session")
       .def(nb::init<const std::string&, const std::string&>(), nb::arg("path"),
            nb::arg("options_json"))

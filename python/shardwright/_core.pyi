@@ -24,6 +24,9 @@ def compile(
     JSON: {"path", "size_bytes", "graphs": [name, ...], "plans": [{"n_chips", "mode"}, ...]}.
     """
 
+def explain(path: str, n_chips: int, layer: int | None) -> str:
+    """JSON: what `shardwright explain PEF --json` prints."""
+
 class Session:
     def __init__(self, path: str, options_json: str) -> None:
         """`options_json`: {"n_chips", "chips", "threads_per_chip", "deadline_ms"}, all optional."""

@@ -80,6 +80,15 @@ class Session:
         options = _json_of_given({"graph": graph, "runs": runs, "warmup": warmup})
         return json.loads(self._core.measure(options))
 
+    def explain(self, layer: int | None = None) -> dict[str, Any]:
+        """Why each operator is split as it is, what is transferred for it, and what the nearest
+        alternatives would have cost, as `shardwright explain --json` says it. `layer`: one alone;
+        default: all, layers that are alike once."""
+        from . import _core
+
+        info = self.info
+        return json.loads(_core.explain(info["path"], info["n_chips"], layer))
+
     @property
     def info(self) -> dict[str, Any]:
         """Graphs with their inputs and outputs, plans, and the bytes that each chip holds."""

@@ -157,6 +157,7 @@ Action parse(CLI::App& app, Globals& globals, const std::vector<std::string>& ar
   add_test(app, globals, action);
   add_measure(app, globals, action);
   add_inspect(app, globals, action);
+  add_explain(app, globals, action);
   add_verify(app, globals, action);
   add_rules(app, globals, action);
   if (!globals.provider) add_completion(app, globals, action);

@@ -46,6 +46,7 @@ void add_run(CLI::App& app, const Globals& globals, Action& action);
 void add_measure(CLI::App& app, const Globals& globals, Action& action);
 void add_test(CLI::App& app, const Globals& globals, Action& action);
 void add_inspect(CLI::App& app, const Globals& globals, Action& action);
+void add_explain(CLI::App& app, const Globals& globals, Action& action);
 void add_verify(CLI::App& app, const Globals& globals, Action& action);
 void add_completion(CLI::App& app, const Globals& globals, Action& action);
 void add_rules(CLI::App& app, const Globals& globals, Action& action);

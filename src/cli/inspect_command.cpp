@@ -1,7 +1,5 @@
 // inspect and verify: what is inside a PEF, and whether every byte of it is right.
 #include <algorithm>
-#include <map>
-#include <regex>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/fold.h"
 #include "cli/inspect.h"
 #include "cli/options.h"
 #include "cli/print.h"
@@ -19,50 +18,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// "model.layers.17.mlp" -> "model.layers.*.mlp": what differs only in a layer's number is one line.
-std::string folded(const std::string& name) {
-  static const std::regex kNumber(R"((^|\.)\d+(?=[. ]|$))");
-  return std::regex_replace(name, kNumber, "$1*");
-}
-
-// "m" of a linear is M (output features), "k" is K (contracted): the field's letters; a table of an
-// embedding is split by vocabulary.
 std::string split_text(const Json& weight) {
-  const std::string state = weight.at("state"), factor = weight.at("factor"),
-                    op = weight.at("operator");
+  const std::string state = weight.at("state");
   if (state == "whole") return "whole on every chip";
-  std::string how = state;
-  if (op == "linear" && factor == "m") how = "M (output features)";
-  if (op == "linear" && factor == "k") how = "K (contracted)";
-  if (op == "embedding" && factor == "v") how = "vocabulary";
-  return fmt::format("{}: {}", how,
+  return fmt::format("{}: {}", split_words(weight.at("operator"), weight.at("factor"), state),
                      fmt::join(weight.at("rows_per_chip").get<std::vector<int64_t>>(), " + "));
 }
-
-// Equal lines are counted.
-class Folded {
- public:
-  void add(const std::vector<std::string>& cells) {
-    for (auto& [row, count] : rows_)
-      if (row == cells) {
-        ++count;
-        return;
-      }
-    rows_.emplace_back(cells, 1);
-  }
-  std::string text(std::vector<std::string> head) const {
-    head.insert(head.begin(), "times");
-    std::vector<std::vector<std::string>> rows = {head};
-    for (const auto& [row, count] : rows_) {
-      rows.push_back(row);
-      rows.back().insert(rows.back().begin(), fmt::format("{}", count));
-    }
-    return table(rows);
-  }
-
- private:
-  std::vector<std::pair<std::vector<std::string>, int>> rows_;
-};
 
 const Json* report_of(const Json& report, int n_chips) {
   if (!report.is_object() || !report.contains("plans")) return nullptr;

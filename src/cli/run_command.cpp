@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/arrays.h"
+#include "cli/measured.h"
 #include "cli/npy.h"
 #include "cli/options.h"
 #include "cli/pef_options.h"
@@ -162,6 +163,16 @@ std::vector<double> times_of(runtime::Session& session, int graph, RunArrays& ar
   return times;
 }
 
+// For explain, beside the PEF. A folder that can't be written is no reason to throw away the rest.
+void keep(const RunOptions& o, const runtime::Session& session, const Measurement& measurement,
+          const Globals& globals) {
+  try {
+    write_measurement(pef_of(o.pef), session.digest(), measurement);
+  } catch (const Error& error) {
+    log(globals, LogLevel::kWarning, fmt::format("explain won't see this: {}", error.what()));
+  }
+}
+
 int measure(const RunOptions& o, const Globals& globals) {
   Progress progress(globals);
   progress.stage("load", 0, 0);
@@ -176,6 +187,7 @@ int measure(const RunOptions& o, const Globals& globals) {
   const int profiled = std::min(o.repeats, 5);
   const auto profiles = session->profile(g, arrays.inputs, arrays.outputs, profiled);
   progress.end();
+  keep(o, *session, measurement_of(*session, graph.name, profiles, profiled), globals);
   const auto at = [&](double q) {
     return times[static_cast<size_t>(q * static_cast<double>(times.size() - 1) + 0.5)];
   };

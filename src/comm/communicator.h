@@ -27,6 +27,7 @@ struct Failure {
 class PreparedExchange {
  public:
   virtual ~PreparedExchange() = default;
+  int64_t received_bytes = 0;  // that this chip takes from other chips, each time
 };
 
 struct Transfer {

@@ -92,14 +92,18 @@ std::vector<int64_t> breakpoints(const ops::Exchange& e, Range within) {
   return points;
 }
 
-std::vector<int> holders(const ops::Exchange& e, Range range) {
+// Whose pieces make up a range on chip `me`.
+std::vector<int> sources_of(const ops::Exchange& e, Range range, int me) {
+  const auto holds = [&](int chip) {
+    return e.from_dim < 0 ||
+           intersect(e.from_cuts[static_cast<size_t>(chip)], range).size() == range.size();
+  };
+  const bool one = e.combine == ops::Combine::kCopy;
+  if (one && holds(me)) return {me};
   std::vector<int> chips;
   for (int chip = 0; chip < e.n; ++chip) {
-    const bool holds =
-        e.from_dim < 0 ||
-        intersect(e.from_cuts[static_cast<size_t>(chip)], range).size() == range.size();
-    if (holds) chips.push_back(chip);
-    if (holds && e.combine == ops::Combine::kCopy) break;
+    if (holds(chip)) chips.push_back(chip);
+    if (one && !chips.empty()) break;
   }
   return chips;
 }
@@ -168,7 +172,7 @@ std::vector<Region> regions_of(const ops::Exchange& e, int chip) {
     const Range range{points[i], points[i + 1]};
     Box block = target;
     (from_first ? block.first : block.second) = range;
-    const std::vector<int> chips = holders(e, range);
+    const std::vector<int> chips = sources_of(e, range, chip);
     CHECK(!chips.empty(), "no chip holds a range of an exchange");
     regions.push_back(region_of(e, f, block, target, chips));
   }

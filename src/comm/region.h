@@ -31,8 +31,8 @@ struct Region {
   int64_t count() const { return n_runs() * run_length; }
 };
 
-// The regions of chip `chip`'s target, which together cover it exactly. CHECKs that every element
-// has a source.
+// The regions of chip `chip`'s target, which together cover it exactly. Of equal copies it takes
+// its own where it has one. CHECKs that every element has a source.
 std::vector<Region> regions_of(const ops::Exchange& exchange, int chip);
 
 // target[...] = combine of sources[chip][...], for the elements [begin, end) of all regions put one

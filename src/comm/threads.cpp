@@ -2,6 +2,7 @@
 // others published, wait until all are done.
 #include "comm/threads.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -11,7 +12,6 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
-#include "base/checked.h"
 #include "base/error.h"
 #include "base/patience.h"
 #include "comm/region.h"
@@ -19,10 +19,6 @@
 namespace shardwright::comm {
 namespace {
 
-// Above this many bytes an all_reduce goes in two steps (each chip adds its part of the rows, then
-// all gather), so that a chip reads 2 (n-1)/n of the bytes and not n-1 times all of them. Measured
-// cross-over 64..256 KiB.
-constexpr int64_t kTwoShotBytes = 128 * 1024;
 constexpr uint32_t kAbortBit = 0x8000'0000U;
 
 int64_t now_ns() {
@@ -124,6 +120,7 @@ class ThreadCommunicator : public Communicator {
   void combine(Member& member, size_t index, const Transfer& mine, Range elements) const;
   void gather_parts(Member& member, size_t index, const Transfer& mine) const;
   Range part_of(const Prepared& exchange, int chip) const;
+  int64_t received_elements(const Prepared& exchange) const;
 
   ThreadWorld::Shared& shared_;
   int chip_;
@@ -144,9 +141,21 @@ std::unique_ptr<PreparedExchange> ThreadCommunicator::prepare(const ops::Exchang
   prepared->dtype = dtype;
   prepared->regions = regions_of(exchange, chip_);
   for (const Region& region : prepared->regions) prepared->count += region.count();
-  prepared->two_shot = exchange.from_dim < 0 && exchange.to_dim < 0 &&
-                       prepared->count * dtype_bytes(dtype) > kTwoShotBytes;
+  prepared->two_shot = ops::in_two_phases(exchange, dtype);
+  prepared->received_bytes = received_elements(*prepared) * dtype_bytes(dtype);
   return prepared;
+}
+
+// Counted from what combine() and gather_parts() read.
+int64_t ThreadCommunicator::received_elements(const Prepared& exchange) const {
+  const int64_t combined = exchange.two_shot ? part_of(exchange, chip_).size() : exchange.count;
+  int64_t elements = exchange.two_shot ? exchange.count - combined : 0;
+  for (const Region& region : exchange.regions) {
+    const auto others = std::count_if(region.sources.begin(), region.sources.end(),
+                                      [&](const Region::Source& s) { return s.chip != chip_; });
+    elements += others * (exchange.two_shot ? combined : region.count());
+  }
+  return elements;
 }
 
 bool ThreadCommunicator::wait_for_all(const std::string& what) {
@@ -221,8 +230,7 @@ void ThreadCommunicator::combine(Member& member, size_t index, const Transfer& m
 
 // The part of an all_reduce in two steps that a chip adds up for all.
 Range ThreadCommunicator::part_of(const Prepared& exchange, int chip) const {
-  const int64_t part = round_up(ceil_div(exchange.count, n_chips()), 16);
-  return {std::min(chip * part, exchange.count), std::min((chip + 1) * part, exchange.count)};
+  return ops::reduced_part(exchange.count, n_chips(), chip);
 }
 
 void ThreadCommunicator::gather_parts(Member& member, size_t index, const Transfer& mine) const {

@@ -183,7 +183,8 @@ void Pipeline::add_plan(int n) {
           planned.plan.notes.push_back(note);
   });
   check_fits(module_, planned.plan, options_);
-  reports_.push_back(report_plan(module_, solutions, local, planned));
+  stage("explain " + chips,
+        [&] { reports_.push_back(report_plan(module_, solutions, local, planned)); });
   result_.manifest.plans.push_back(std::move(planned.plan));
 }
 

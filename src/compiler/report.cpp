@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 #include <nlohmann/json.hpp>
 
@@ -100,15 +101,23 @@ Json to_json(const GroupReport& group) {
               {"saved_bytes_per_chip", group.plan.saved_bytes}};
 }
 
-Json to_json(const shard::ExchangeInfo& info) {
+Json to_json(const ExchangeReport& report) {
+  const shard::ExchangeInfo& info = report.info;
   return Json{{"kind", info.exchange.kind},
               {"value", info.value},
               {"dtype", std::string(dtype_name(info.dtype))},
               {"shape", info.exchange.shape},
               {"bytes", element_count(info.exchange.shape) * dtype_bytes(info.dtype)},
-              {"bytes_moved", info.bytes_moved},
+              {"bytes_moved",
+               std::accumulate(info.received_bytes.begin(), info.received_bytes.end(), int64_t{0})},
+              {"received_bytes", info.received_bytes},
+              {"modelled_seconds", info.seconds},
               {"with_previous", info.exchange.with_previous},
-              {"forced_by", info.forced}};
+              {"forced_by", info.forced},
+              {"forced_by_node", info.forced_by},
+              {"producer", report.producer},
+              {"readers", report.readers},
+              {"step", report.step}};
 }
 
 Json to_json(const WeightReport& w) {
@@ -124,6 +133,21 @@ Json to_json(const WeightReport& w) {
               {"rows_per_chip", w.rows_per_chip}};
 }
 
+Json to_json(const Split& split) { return Json{{"factor", split.factor}, {"kind", split.kind}}; }
+
+Json to_json(const Decision& d) {
+  Json alternatives = Json::array();
+  for (const Decision::Alternative& other : d.alternatives)
+    alternatives.push_back({{"split", to_json(other.split)},
+                            {"more_seconds", other.seconds},
+                            {"more_weight_bytes", other.weight_bytes}});
+  return Json{{"strategy", d.strategy},           {"split", to_json(d.split)},
+              {"rows_per_chip", d.rows_per_chip}, {"results", d.results},
+              {"decided_by", d.reason.who},       {"reason", d.reason.text},
+              {"fell_back", d.reason.fell_back},  {"alternatives", alternatives},
+              {"forced_node", d.forced}};
+}
+
 }  // namespace
 
 PlanReport report_plan(const ir::Module& module, const std::vector<shard::Solution>& solutions,
@@ -131,11 +155,15 @@ PlanReport report_plan(const ir::Module& module, const std::vector<shard::Soluti
                        const plan::Planned& planned) {
   PlanReport report;
   report.n_chips = planned.plan.n_chips;
+  report.machine = solutions[0].options.machine;
+  std::vector<Decisions> decisions = decisions_of(module, solutions);
   for (size_t g = 0; g < module.graphs.size(); ++g) {
     const ir::Graph& graph = module.graphs[g];
     GraphReport& out = report.graphs.emplace_back();
     out.name = graph.name;
-    out.exchanges = shard::exchanges_of(local[g][0]);
+    out.exchanges = exchanges_of(graph, local[g][0], planned.plan.chips[0].programs[g],
+                                 solutions[g].options.machine);
+    out.decisions = std::move(decisions[g]);
     out.modelled_seconds = solutions[g].seconds;
     const auto consumers = graph.consumers();
     for (size_t i = 0; i < graph.inputs.size(); ++i)
@@ -157,17 +185,28 @@ std::string to_json(const ir::Module& module, const std::vector<PlanReport>& pla
   for (const PlanReport& plan : plans) {
     Json graphs = Json::array();
     for (const GraphReport& graph : plan.graphs) {
-      Json exchanges = Json::array(), weights = Json::array(), groups = Json::array();
-      for (const auto& info : graph.exchanges) exchanges.push_back(to_json(info));
+      Json exchanges = Json::array(), weights = Json::array(), groups = Json::array(),
+           decisions = Json::array();
+      for (const auto& exchange : graph.exchanges) exchanges.push_back(to_json(exchange));
+      for (const auto& decision : graph.decisions.all) decisions.push_back(to_json(decision));
       for (const auto& weight : graph.weights) weights.push_back(to_json(weight));
       for (const auto& group : graph.groups) groups.push_back(to_json(group));
       graphs.push_back({{"name", graph.name},
                         {"modelled_seconds", graph.modelled_seconds},
                         {"exchanges", exchanges},
                         {"weights", weights},
-                        {"groups", groups}});
+                        {"groups", groups},
+                        {"decisions", decisions},
+                        {"decision_of_node", graph.decisions.of_node}});
     }
-    json["plans"].push_back({{"n_chips", plan.n_chips}, {"graphs", graphs}});
+    json["plans"].push_back({{"n_chips", plan.n_chips},
+                             {"machine",
+                              {{"name", plan.machine.name},
+                               {"flops_per_s", plan.machine.flops_per_s},
+                               {"bytes_per_s", plan.machine.bytes_per_s},
+                               {"link_bytes_per_s", plan.machine.link_bytes_per_s},
+                               {"link_latency_s", plan.machine.link_latency_s}}},
+                             {"graphs", graphs}});
   }
   return json.dump();
 }

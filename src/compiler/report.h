@@ -1,9 +1,10 @@
-// What a compile decided, as JSON that goes into the PEF: `inspect` and `test` read it.
+// What a compile decided, as JSON that goes into the PEF: `inspect`, `explain` and `test` read it.
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "compiler/decisions.h"
 #include "ir/graph.h"
 #include "plan/plan.h"
 #include "shard/partition.h"
@@ -33,14 +34,16 @@ struct GroupReport {
 
 struct GraphReport {
   std::string name;
-  std::vector<shard::ExchangeInfo> exchanges;
+  std::vector<ExchangeReport> exchanges;
   std::vector<WeightReport> weights;
   std::vector<GroupReport> groups;
+  Decisions decisions;
   double modelled_seconds = 0;
 };
 
 struct PlanReport {
   int n_chips = 1;
+  shard::Machine machine;  // that the modelled times are for
   std::vector<GraphReport> graphs;
 };
 

@@ -1,7 +1,10 @@
 // exchange: shapes before and after, and its attributes.
 #include "ops/exchange.h"
 
+#include <algorithm>
+
 #include "base/check.h"
+#include "base/checked.h"
 
 namespace shardwright::ops {
 
@@ -55,6 +58,53 @@ void check_side(const Exchange& x, int dim, const std::vector<Range>& cuts) {
 Shape Exchange::from_shape(int chip) const { return piece_shape(shape, from_dim, from_cuts, chip); }
 
 Shape Exchange::to_shape(int chip) const { return piece_shape(shape, to_dim, to_cuts, chip); }
+
+namespace {
+
+// Elements of the whole value that lie in both of two pieces; a dim of -1 is all of it.
+int64_t common_elements(const Exchange& e, int dim_a, const Range& a, int dim_b, const Range& b) {
+  int64_t count = 1;
+  for (int d = 0; d < static_cast<int>(e.shape.size()); ++d) {
+    Range range{0, e.shape[static_cast<size_t>(d)]};
+    if (d == dim_a) range = {std::max(range.begin, a.begin), std::min(range.end, a.end)};
+    if (d == dim_b) range = {std::max(range.begin, b.begin), std::min(range.end, b.end)};
+    count *= std::max<int64_t>(range.size(), 0);
+  }
+  return count;
+}
+
+}  // namespace
+
+bool in_two_phases(const Exchange& e, DType dtype) {
+  return e.from_dim < 0 && e.to_dim < 0 &&
+         element_count(e.shape) * dtype_bytes(dtype) > kTwoPhaseBytes;
+}
+
+Range reduced_part(int64_t count, int n, int chip) {
+  const int64_t part = round_up(ceil_div(count, n), 16);  // whole vectors
+  return {std::min(chip * part, count), std::min((chip + 1) * part, count)};
+}
+
+int64_t received_bytes(const Exchange& e, DType dtype, int chip) {
+  if (in_two_phases(e, dtype)) {
+    const int64_t count = element_count(e.shape);
+    const int64_t mine = reduced_part(count, e.n, chip).size();
+    return ((e.n - 1) * mine + count - mine) * dtype_bytes(dtype);
+  }
+  const auto cut = [](int dim, const std::vector<Range>& cuts, int of) {
+    return dim < 0 ? Range{} : cuts[static_cast<size_t>(of)];
+  };
+  const Range wanted = cut(e.to_dim, e.to_cuts, chip);
+  const auto held_by = [&](int other) {
+    return common_elements(e, e.to_dim, wanted, e.from_dim, cut(e.from_dim, e.from_cuts, other));
+  };
+  int64_t elements = 0;
+  if (e.combine == Combine::kCopy)  // what it holds itself it takes from nobody
+    elements = common_elements(e, e.to_dim, wanted, -1, {}) - held_by(chip);
+  else
+    for (int other = 0; other < e.n; ++other) elements += other == chip ? 0 : held_by(other);
+  return elements * dtype_bytes(dtype);
+}
 
 Attrs to_attrs(const Exchange& x) {
   return {{"kind", x.kind},

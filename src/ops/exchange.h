@@ -25,6 +25,7 @@
 
 #include "base/team.h"
 #include "ops/op.h"
+#include "tensor/dtype.h"
 
 namespace shardwright::ops {
 
@@ -47,6 +48,17 @@ struct Exchange {
 
 // A box of a tensor: one range a dimension.
 using Piece = std::vector<Range>;
+
+// An all_reduce of more bytes than this goes in two phases: each chip adds up its part for all,
+// then all gather the parts; a chip reads 2 (n-1)/n of the bytes and not n-1 times all of them.
+// Measured cross-over between threads of one machine: 64..256 KiB.
+inline constexpr int64_t kTwoPhaseBytes = 128 * 1024;
+bool in_two_phases(const Exchange& exchange, DType dtype);
+// The elements that a chip adds up for all, of an all_reduce of `count` in two phases.
+Range reduced_part(int64_t count, int n, int chip);
+// What a chip takes from the other chips. Counted from the cuts alone: what a transport counts when
+// it moves the pieces must be the same.
+int64_t received_bytes(const Exchange& exchange, DType dtype, int chip);
 
 Attrs to_attrs(const Exchange& exchange);
 Exchange exchange_of(const Attrs& attrs);  // CHECKs

@@ -83,6 +83,8 @@ std::shared_ptr<File> File::open(const std::string& path, int n_chips) {
   try {
     const auto index = state.bytes(header.index_offset_bytes, header.index_bytes);
     if (sha256(index) != header.index_digest) broken("damaged: its index has another digest");
+    for (const std::byte byte : header.index_digest)
+      file->digest_ += fmt::format("{:02x}", static_cast<unsigned>(byte));
     state.segments = decode_index(index, header.index_offset_bytes);
     int64_t end = kHeaderBytes;
     for (const SegmentInfo& segment : state.segments) {

@@ -23,6 +23,9 @@ class File {
   const Manifest& manifest() const { return manifest_; }
   const std::string& report_json() const { return report_json_; }
   const std::string& path() const { return path_; }
+  // SHA-256 of the index, in hex. The index holds the digests of all else: files with equal digests
+  // are equal.
+  const std::string& digest() const { return digest_; }
   int64_t size_bytes() const { return size_bytes_; }
   // The whole, contiguous tensor in the mapping. Its leaves are hashed when first touched (throws
   // Error(kBrokenFile)) unless `verify` is false. Threads may call it together: each leaf is hashed
@@ -51,6 +54,7 @@ class File {
   Manifest manifest_;
   std::string report_json_;
   std::string path_;
+  std::string digest_;
   int64_t size_bytes_ = 0;
 };
 

@@ -246,6 +246,7 @@ bool Chip::run_step(Member& member, ReadyStep& step, StepTime* time) {
     if (member.thread() == 0) {
       time->total_ns += now_ns() - start;
       time->waited_ns += waited_ns;
+      if (step.exchange) time->received_bytes += step.exchange->received_bytes;
     }
   }
   return go_on;

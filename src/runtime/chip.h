@@ -39,7 +39,8 @@ struct Binding {
 
 struct StepTime {
   int64_t total_ns = 0;
-  int64_t waited_ns = 0;  // for other chips
+  int64_t waited_ns = 0;       // for other chips
+  int64_t received_bytes = 0;  // from other chips
 };
 
 class Chip {

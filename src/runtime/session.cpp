@@ -155,6 +155,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
 
 const pef::Manifest& Session::manifest() const { return state_->file->manifest(); }
 const std::string& Session::report_json() const { return state_->file->report_json(); }
+const std::string& Session::digest() const { return state_->file->digest(); }
 const pef::Plan& Session::plan() const { return *state_->plan; }
 int Session::threads_per_chip() const { return state_->threads; }
 
@@ -213,9 +214,9 @@ std::vector<std::vector<StepProfile>> Session::profile(int graph,
     auto& profile = profiles.emplace_back();
     const auto& steps = state_->plan->chips[chip].programs[static_cast<size_t>(graph)].steps;
     for (size_t i = 0; i < steps.size(); ++i)
-      profile.push_back({steps[i].op, steps[i].source,
-                         static_cast<double>(times[chip][i].total_ns) * 1e-9,
-                         static_cast<double>(times[chip][i].waited_ns) * 1e-9});
+      profile.push_back(
+          {steps[i].op, steps[i].source, static_cast<double>(times[chip][i].total_ns) * 1e-9,
+           static_cast<double>(times[chip][i].waited_ns) * 1e-9, times[chip][i].received_bytes});
   }
   return profiles;
 }

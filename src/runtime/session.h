@@ -38,7 +38,8 @@ struct StepProfile {
   std::string op;
   std::string source;
   double seconds = 0;
-  double waited_seconds = 0;  // of these, for other chips
+  double waited_seconds = 0;   // of these, for other chips
+  int64_t received_bytes = 0;  // from other chips
 };
 
 struct MemoryUse {  // bytes allocated for one chip
@@ -52,6 +53,7 @@ class Session {
 
   const pef::Manifest& manifest() const;
   const std::string& report_json() const;
+  const std::string& digest() const;  // of the PEF
   const pef::Plan& plan() const;
   int threads_per_chip() const;
   std::vector<MemoryUse> memory() const;

@@ -180,9 +180,20 @@ Allowed as_fixed(const ConstraintView& view, const std::vector<int>& candidates)
   return allowed;
 }
 
+Allowed what_if(const ConstraintView& view) {
+  if (view.what_if->factor < 0) return only_none("what if", "runs whole");
+  const auto splits = [&](const Strategy& s) { return s.factor == view.what_if->factor; };
+  std::vector<int> strategies = indices_where(
+      view, [&](const Strategy& s) { return splits(s) && !computes_rows_once(view, s); });
+  if (strategies.empty()) strategies = indices_where(view, splits);
+  return {
+      std::move(strategies), {"what if", "splits " + factor_name(view, view.what_if->factor)}, ""};
+}
+
 }  // namespace
 
 Allowed allowed_strategies(const ConstraintView& view, const SolveOptions& options) {
+  if (view.what_if != nullptr) return what_if(view);
   switch (options.mode) {
     case Mode::kNone:
       return only_none("mode none", "every chip runs it whole");

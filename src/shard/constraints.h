@@ -24,6 +24,7 @@ struct ConstraintView {
   const std::vector<Strategy>& strategies;
   const std::vector<bool>& is_weight;  // of each operand: computed from parameters alone
   const SolveOptions::Fixed* fixed = nullptr;
+  const SolveOptions::WhatIf* what_if = nullptr;
 };
 
 // Throws Error(kUsage) if a fixed split can't be had.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
+
 namespace shardwright::shard {
 namespace {
 
@@ -44,6 +46,49 @@ double largest_bytes(const ir::Graph& graph, ir::ValueId value, const State& sta
   if (!state.is_split()) return bytes;
   return bytes * static_cast<double>(largest_piece(state_cuts(graph, value, state, colours))) /
          static_cast<double>(type.shape[static_cast<size_t>(state.dim)]);
+}
+
+// Of what is exchanged, as parts of the whole value.
+struct Parts {
+  double copies = 1;   // how often each row is held before
+  double largest = 1;  // the largest piece afterwards
+};
+
+Parts parts_of(const Cuts& from, const Cuts& to, int64_t size) {
+  Parts parts;
+  if (!from.empty()) {
+    parts.copies = 0;
+    for (const Range& cut : from)
+      parts.copies += static_cast<double>(cut.size()) / static_cast<double>(size);
+  }
+  if (!to.empty())
+    parts.largest = static_cast<double>(largest_piece(to)) / static_cast<double>(size);
+  return parts;
+}
+
+double transfer_seconds(Transfer transfer, double bytes, const Parts& parts, int n_chips,
+                        const Machine& machine) {
+  const double n = n_chips;
+  const double a = machine.link_latency_s;
+  const double b = bytes / machine.link_bytes_per_s;
+  // Rows that several chips hold are sent once more to be added up.
+  const double extra = b * (parts.copies - 1);
+  switch (transfer) {
+    case Transfer::kNone:
+      return 0;
+    case Transfer::kAllReduce:  // one shot, or reduce_scatter and all_gather
+      return std::min(a + (n - 1) * b, 2 * a + 2 * (n - 1) / n * b);
+    case Transfer::kReduceScatter:
+    case Transfer::kAllGather:
+      return a + (n - 1) / n * b + extra;
+    case Transfer::kAllToAll:
+      return a + (n - 1) / (n * n) * b + extra;
+    case Transfer::kOverlapReduce:
+      return a + extra;
+    case Transfer::kRebalance:  // a chip copies its own rows too
+      return a + b * parts.largest;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -100,38 +145,32 @@ double conversion_seconds(const ir::Graph& graph, ir::ValueId value, const State
                           const State& to, const Colours& colours, const Machine& machine) {
   const Conversion c = conversion(from, to);
   if (c.transfer == Transfer::kNone) return 0;
-  const double n = colours.n_chips;
-  const double a = machine.link_latency_s;
-  const double b = static_cast<double>(graph.type(value).bytes()) / machine.link_bytes_per_s;
-  // Rows that several chips hold are sent once more to be added up.
-  double extra = 0;
-  if (from.is_split() && from.variant == Variant::kSum) {
-    const Cuts cuts = state_cuts(graph, value, from, colours);
-    const auto size = static_cast<double>(graph.type(value).shape[static_cast<size_t>(from.dim)]);
-    double held = 0;
-    for (const Range& cut : cuts) held += static_cast<double>(cut.size());
-    extra = b * (held - size) / size;
+  const TensorType& type = graph.type(value);
+  Parts parts;
+  if (from.is_split()) {
+    const bool adds = from.variant == Variant::kSum;
+    const bool same_dim = c.reached.is_split() && c.reached.dim == from.dim;
+    parts = parts_of(adds ? state_cuts(graph, value, from, colours) : Cuts(),
+                     same_dim ? state_cuts(graph, value, c.reached, colours) : Cuts(),
+                     type.shape[static_cast<size_t>(from.dim)]);
   }
-  switch (c.transfer) {
-    case Transfer::kNone:
-      return 0;
-    case Transfer::kAllReduce:  // one shot, or reduce_scatter and all_gather
-      return std::min(a + (n - 1) * b, 2 * a + 2 * (n - 1) / n * b);
-    case Transfer::kReduceScatter:
-    case Transfer::kAllGather:
-      return a + (n - 1) / n * b + extra;
-    case Transfer::kAllToAll:
-      return a + (n - 1) / (n * n) * b + extra;
-    case Transfer::kOverlapReduce:
-      return a + extra;
-    case Transfer::kRebalance: {  // a chip copies its own rows too
-      const Cuts cuts = state_cuts(graph, value, c.reached, colours);
-      return a +
-             b * static_cast<double>(largest_piece(cuts)) /
-                 static_cast<double>(graph.type(value).shape[static_cast<size_t>(c.reached.dim)]);
-    }
-  }
-  return 0;
+  return transfer_seconds(c.transfer, static_cast<double>(type.bytes()), parts, colours.n_chips,
+                          machine);
+}
+
+double exchange_seconds(const ops::Exchange& e, DType dtype, const Machine& machine) {
+  const double bytes = static_cast<double>(element_count(e.shape) * dtype_bytes(dtype));
+  Parts parts;
+  if (e.from_dim >= 0)
+    parts = parts_of(e.combine == ops::Combine::kSum ? e.from_cuts : Cuts(),
+                     e.to_dim == e.from_dim ? e.to_cuts : Cuts(),
+                     e.shape[static_cast<size_t>(e.from_dim)]);
+  for (const Transfer transfer :
+       {Transfer::kAllReduce, Transfer::kReduceScatter, Transfer::kAllGather, Transfer::kAllToAll,
+        Transfer::kOverlapReduce, Transfer::kRebalance})
+    if (e.kind == transfer_name(transfer))
+      return transfer_seconds(transfer, bytes, parts, e.n, machine);
+  CHECK(false, "no cost of " + e.kind);
 }
 
 }  // namespace shardwright::shard

@@ -32,5 +32,7 @@ bool is_gemm(const ir::Node& node, const ops::Rule& rule);
 // Converting `value` from one state to another.
 double conversion_seconds(const ir::Graph& graph, ir::ValueId value, const State& from,
                           const State& to, const Colours& colours, const Machine& machine);
+// The same of an exchange that converts it.
+double exchange_seconds(const ops::Exchange& exchange, DType dtype, const Machine& machine);
 
 }  // namespace shardwright::shard

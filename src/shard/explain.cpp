@@ -65,6 +65,25 @@ class Notes {
   std::vector<Entry> entries_;
 };
 
+// Weight mode: work that stays whole because its dimension has fewer rows than there are chips; ""
+// for other nodes.
+std::string why_whole(const Formulation& f, size_t g, size_t n) {
+  const ir::Node& node = f.facts[g].graph->nodes[n];
+  const ops::Rule& rule = *f.facts[g].rules[n];
+  if (f.mode() != Mode::kWeight || node.op->elementwise || node.op->view != nullptr) return {};
+  for (int factor = 0; factor < static_cast<int>(rule.factors.size()); ++factor) {
+    if (!rule.splittable(factor)) continue;
+    const int colour = factor_colour(node, rule, factor, f.colours[g]);
+    if (colour < 0) continue;
+    const Colours::Colour& c = f.colours[g].colours[static_cast<size_t>(colour)];
+    if (c.batch || c.dirty || c.follows >= 0 || c.grains >= f.colours[g].n_chips) continue;
+    return fmt::format("runs whole on every chip: {} is {}, fewer than {} chips",
+                       rule.factors[static_cast<size_t>(factor)].name, c.grains,
+                       f.colours[g].n_chips);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<Reason> reasons_of(const Formulation& f, size_t g, const std::vector<int>& choice) {
@@ -96,6 +115,9 @@ std::vector<Reason> reasons_of(const Formulation& f, size_t g, const std::vector
     if (reason.who.empty() && next < 0) reason = {"rule", "nothing else is possible"};
     if (reason.who.empty())
       reason = cost_reason(kind, next, of[static_cast<size_t>(next)] - of[mine]);
+    reason.fell_back = kind.note;
+    if (kind.strategies[mine].factor < 0 && kind.note.empty())
+      reason.fell_back = why_whole(f, g, n);
     reasons.push_back(std::move(reason));
   }
   return reasons;
@@ -145,26 +167,6 @@ void add_uneven(const Formulation& f, size_t g, size_t n, int factor,
       f.colours[g].cuts_of(colour, size)};
 }
 
-// Work that stays whole because its dimension has fewer rows than there are chips.
-void add_whole(const Formulation& f, size_t g, size_t n, Notes* notes) {
-  const ir::Graph& graph = *f.facts[g].graph;
-  const ir::Node& node = graph.nodes[n];
-  const ops::Rule& rule = *f.facts[g].rules[n];
-  if (node.op->elementwise || node.op->view != nullptr) return;
-  for (int factor = 0; factor < static_cast<int>(rule.factors.size()); ++factor) {
-    if (!rule.splittable(factor)) continue;
-    const int colour = factor_colour(node, rule, factor, f.colours[g]);
-    if (colour < 0) continue;
-    const Colours::Colour& c = f.colours[g].colours[static_cast<size_t>(colour)];
-    if (c.batch || c.dirty || c.follows >= 0 || c.grains >= f.colours[g].n_chips) continue;
-    notes->add(
-        fmt::format("runs whole on every chip: {} is {}, fewer than {} chips",
-                    rule.factors[static_cast<size_t>(factor)].name, c.grains, f.colours[g].n_chips),
-        graph.describe(node));
-    return;
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> notes_of(const Formulation& f, size_t g, const Solution& solution) {
@@ -185,8 +187,8 @@ std::vector<std::string> notes_of(const Formulation& f, size_t g, const Solution
     }
     if (strategy.factor >= 0 && strategy.variant != Variant::kEven)
       add_uneven(f, g, n, strategy.factor, &uneven);
-    else if (strategy.factor < 0 && solution.options.mode == Mode::kWeight)
-      add_whole(f, g, n, &notes);
+    else if (const std::string why = why_whole(f, g, n); strategy.factor < 0 && !why.empty())
+      notes.add(why, graph.describe(graph.nodes[n]));
   }
   std::vector<std::string> texts = notes.all();
   std::map<std::string, bool> said;  // layers have colours of their own that are cut alike

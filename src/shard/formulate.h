@@ -35,6 +35,7 @@ class Formulation {
   const NodeKind& kind(size_t graph, size_t node) const {
     return kinds_[graphs[graph].kinds[node]];
   }
+  Mode mode() const { return options_.mode; }
   // The cheapest state in which an output can leave: not partial, copies equal.
   State output_state(size_t graph, const ir::Output& output, const State& from) const;
 

@@ -115,11 +115,15 @@ NodeContext Kinds::context_of(const GraphFacts& facts, ir::NodeId id) const {
 int Kinds::kind_of(const GraphFacts& facts, int graph, ir::NodeId id) {
   const ir::Node& node = facts.graph->nodes[static_cast<size_t>(id)];
   const auto fixed = options_.fixed.find({graph, id});
+  const SolveOptions::WhatIf* what_if =
+      options_.what_if && options_.what_if->graph == graph && options_.what_if->node == id
+          ? &*options_.what_if
+          : nullptr;
   const NodeContext context = context_of(facts, id);
   std::vector<int64_t> key{
       reinterpret_cast<int64_t>(facts.rules[static_cast<size_t>(id)].get()),
       fixed == options_.fixed.end() ? 0 : reinterpret_cast<int64_t>(&fixed->second),
-      context.adds_gemm_result};
+      what_if != nullptr, context.adds_gemm_result};
   for (const ir::ValueId value : node.inputs) {
     if (value == ir::kNoValue) {
       key.push_back(-1);
@@ -134,8 +138,8 @@ int Kinds::kind_of(const GraphFacts& facts, int graph, ir::NodeId id) {
     key.push_back(facts.value_kinds[static_cast<size_t>(value)]);
   const auto [it, added] = ids_.try_emplace(std::move(key), static_cast<int>(kinds_.size()));
   if (added)
-    kinds_.push_back(std::make_unique<NodeKind>(
-        make(facts, id, fixed == options_.fixed.end() ? nullptr : &fixed->second, context)));
+    kinds_.push_back(std::make_unique<NodeKind>(make(
+        facts, id, fixed == options_.fixed.end() ? nullptr : &fixed->second, what_if, context)));
   return it->second;
 }
 
@@ -162,7 +166,7 @@ bool is_useful(const GraphFacts& facts, const ir::Node& node, const ops::Rule& r
 }  // namespace
 
 NodeKind Kinds::make(const GraphFacts& facts, ir::NodeId id, const SolveOptions::Fixed* fixed,
-                     const NodeContext& context) {
+                     const SolveOptions::WhatIf* what_if, const NodeContext& context) {
   const ir::Graph& graph = *facts.graph;
   const ir::Node& node = graph.nodes[static_cast<size_t>(id)];
   const ops::Rule& rule = *facts.rules[static_cast<size_t>(id)];
@@ -172,8 +176,8 @@ NodeKind Kinds::make(const GraphFacts& facts, ir::NodeId id, const SolveOptions:
   for (const ir::ValueId value : node.inputs)
     is_weight.push_back(value != ir::kNoValue && facts.origin[static_cast<size_t>(value)] >= 0);
 
-  Allowed allowed =
-      allowed_strategies({graph, node, rule, *facts.colours, all, is_weight, fixed}, options_);
+  Allowed allowed = allowed_strategies(
+      {graph, node, rule, *facts.colours, all, is_weight, fixed, what_if}, options_);
   NodeKind kind{.reason = std::move(allowed.reason), .note = std::move(allowed.note)};
   for (const int i : allowed.strategies) {
     Strategy& strategy = all[static_cast<size_t>(i)];

@@ -84,7 +84,7 @@ class Kinds {
  private:
   NodeContext context_of(const GraphFacts& facts, ir::NodeId node) const;
   NodeKind make(const GraphFacts& facts, ir::NodeId node, const SolveOptions::Fixed* fixed,
-                const NodeContext& context);
+                const SolveOptions::WhatIf* what_if, const NodeContext& context);
   int colour_class(const Colours& colours, int colour);
 
   const SolveOptions& options_;

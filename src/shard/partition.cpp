@@ -41,7 +41,12 @@ ops::Combine combine_of(const State& from) {
 class ChipBuilder {
  public:
   ChipBuilder(const ir::Graph& graph, const Solution& solution, int chip)
-      : graph_(graph), solution_(solution), chip_(chip), at_hand_(graph.values.size()) {
+      : graph_(graph),
+        solution_(solution),
+        producers_(graph.producers()),
+        consumers_(graph.consumers()),
+        chip_(chip),
+        at_hand_(graph.values.size()) {
     local_.name = graph.name;
     local_.sources = graph.sources;
     local_.groups = graph.groups;
@@ -62,6 +67,7 @@ class ChipBuilder {
   // What asks for a conversion, for its name in explanations.
   struct Demand {
     std::string who;
+    ir::NodeId node = -1;
     int source = -1;
   };
 
@@ -116,8 +122,7 @@ class ChipBuilder {
           node.inputs[i] == ir::kNoValue
               ? ir::kNoValue
               : wanted(node.inputs[i], strategy.operands[i],
-                       {to_string(strategy.operands[i]) + " for " + graph_.describe(node),
-                        node.source}));
+                       demand_of(static_cast<ir::NodeId>(n), strategy.operands[i])));
     for (size_t i = 0; i < node.outputs.size(); ++i)
       local.outputs.push_back(make(node.outputs[i], strategy.results[i], ""));
     local.begins = begins_of(graph_, node, *solution_.rules[n], strategy, colours(), chip_);
@@ -126,11 +131,38 @@ class ChipBuilder {
       const auto hub = solution_.hubs.find(node.outputs[i]);
       if (hub != solution_.hubs.end())
         wanted(node.outputs[i], hub->second,
-               {(strategy.results[i].is_partial() ? strategy.name + " of "
-                                                  : to_string(hub->second) + " after ") +
-                    graph_.describe(node),
-                node.source});
+               demand_of_readers(static_cast<ir::NodeId>(n), node.outputs[i], hub->second));
     }
+  }
+
+  // "whole for split m of layers.0.q_proj (linear), model.py:3"
+  Demand demand_of(ir::NodeId id, const State& state) const {
+    const ir::Node& node = graph_.nodes[static_cast<size_t>(id)];
+    const Strategy& strategy = solution_.strategies[static_cast<size_t>(id)];
+    return {to_string(state) + " for " + (strategy.factor < 0 ? "" : strategy.name + " of ") +
+                graph_.describe(node),
+            id, node.source};
+  }
+
+  // Of those that read a value in the state that it is kept in, the first.
+  Demand demand_of_readers(ir::NodeId id, ir::ValueId value, const State& state) const {
+    std::vector<ir::NodeId> readers;
+    for (const ir::NodeId reader : consumers_[static_cast<size_t>(value)]) {
+      const ir::Node& node = graph_.nodes[static_cast<size_t>(reader)];
+      const Strategy& strategy = solution_.strategies[static_cast<size_t>(reader)];
+      for (size_t i = 0; i < node.inputs.size(); ++i)
+        if (node.inputs[i] == value && strategy.operands[i] == state) {
+          readers.push_back(reader);
+          break;
+        }
+    }
+    if (readers.empty()) {
+      const ir::Node& node = graph_.nodes[static_cast<size_t>(id)];
+      return {to_string(state) + " after " + graph_.describe(node), id, node.source};
+    }
+    Demand demand = demand_of(readers[0], state);
+    if (readers.size() > 1) demand.who += " and " + std::to_string(readers.size() - 1) + " more";
+    return demand;
   }
 
   void add_output(size_t i) {
@@ -165,6 +197,31 @@ class ChipBuilder {
     return convert_locally(value, {c.reached, local}, state, demand.source);
   }
 
+  // Of a value that is partial: whose split made it so, through operators that pass partial sums
+  // on; -1 if nobody's did.
+  ir::NodeId who_left_partial(ir::ValueId value) const {
+    for (ir::NodeId node = producers_[static_cast<size_t>(value)]; node >= 0;) {
+      const auto n = static_cast<size_t>(node);
+      const Strategy& strategy = solution_.strategies[n];
+      if (strategy.factor >= 0) return node;
+      ir::NodeId next = -1;
+      for (size_t i = 0; i < strategy.operands.size() && next < 0; ++i)
+        if (strategy.operands[i].is_partial())
+          next = producers_[static_cast<size_t>(graph_.nodes[n].inputs[i])];
+      node = next;
+    }
+    return -1;
+  }
+
+  // Partial sums must be added up because of the split that left them, whoever asks first.
+  Demand cause_of(ir::ValueId value, const AtHand& from, const Demand& demand) const {
+    const ir::NodeId node = from.state.is_partial() ? who_left_partial(value) : -1;
+    if (node < 0) return demand;
+    const ir::Node& n = graph_.nodes[static_cast<size_t>(node)];
+    return {solution_.strategies[static_cast<size_t>(node)].name + " of " + graph_.describe(n),
+            node, demand.source};
+  }
+
   ir::ValueId add_exchange(ir::ValueId value, const AtHand& from, const Conversion& c,
                            const Demand& demand) {
     ops::Exchange e{.kind = transfer_name(c.transfer),
@@ -186,7 +243,9 @@ class ChipBuilder {
                   .inputs = {from.local},
                   .outputs = {make(value, c.reached, "." + suffix_of(c.reached))},
                   .source = demand.source};
-    node.attrs.set("forced", demand.who);
+    const Demand cause = cause_of(value, from, demand);
+    node.attrs.set("forced", cause.who);
+    node.attrs.set("forced_by", int64_t{cause.node});
     local_.nodes.push_back(std::move(node));
     return local_.nodes.back().outputs[0];
   }
@@ -250,46 +309,13 @@ class ChipBuilder {
 
   const ir::Graph& graph_;
   const Solution& solution_;
+  const std::vector<ir::NodeId> producers_;  // of each global value
+  const std::vector<std::vector<ir::NodeId>> consumers_;
   const int chip_;
   ir::Graph local_;
   std::vector<std::vector<AtHand>> at_hand_;  // of each global value
   std::unordered_set<std::string> names_;
 };
-
-// Elements of a tensor that lie in both of two pieces; a dim of -1 is all of it.
-double common_elements(const ops::Exchange& e, int dim_a, const Range& a, int dim_b,
-                       const Range& b) {
-  double count = 1;
-  for (int d = 0; d < static_cast<int>(e.shape.size()); ++d) {
-    Range range{0, e.shape[static_cast<size_t>(d)]};
-    if (d == dim_a) range = {std::max(range.begin, a.begin), std::min(range.end, a.end)};
-    if (d == dim_b) range = {std::max(range.begin, b.begin), std::min(range.end, b.end)};
-    count *= static_cast<double>(std::max<int64_t>(range.size(), 0));
-  }
-  return count;
-}
-
-double elements_moved(const ops::Exchange& e) {
-  const auto cut = [](int dim, const Cuts& cuts, int chip) {
-    return dim < 0 ? Range{} : cuts[static_cast<size_t>(chip)];
-  };
-  // In two phases: each chip adds up a part and hands it to all.
-  if (e.from_dim < 0 && e.to_dim < 0)
-    return 2.0 * (e.n - 1) * static_cast<double>(element_count(e.shape));
-  double moved = 0;
-  for (int to = 0; to < e.n; ++to) {
-    const Range mine = cut(e.to_dim, e.to_cuts, to);
-    const auto from = [&](int chip) {
-      return common_elements(e, e.to_dim, mine, e.from_dim, cut(e.from_dim, e.from_cuts, chip));
-    };
-    if (e.combine == ops::Combine::kCopy) {
-      moved += common_elements(e, e.to_dim, mine, -1, {}) - from(to);
-      continue;
-    }
-    for (int chip = 0; chip < e.n; ++chip) moved += chip == to ? 0 : from(chip);
-  }
-  return moved;
-}
 
 }  // namespace
 
@@ -303,7 +329,7 @@ std::vector<ir::Graph> partition(const ir::Module&, const ir::Graph& graph,
   return chips;
 }
 
-std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local) {
+std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local, const Machine& machine) {
   std::vector<ExchangeInfo> result;
   for (const ir::Node& node : local.nodes) {
     if (node.op != &ops::exchange) continue;
@@ -311,8 +337,11 @@ std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local) {
                       .dtype = local.type(node.inputs[0]).dtype,
                       .value = local.values[static_cast<size_t>(node.inputs[0])].name};
     if (node.attrs.has("forced")) info.forced = node.attrs.text("forced");
-    info.bytes_moved =
-        static_cast<int64_t>(elements_moved(info.exchange)) * dtype_bytes(info.dtype);
+    if (node.attrs.has("forced_by"))
+      info.forced_by = static_cast<ir::NodeId>(node.attrs.integer("forced_by"));
+    info.seconds = exchange_seconds(info.exchange, info.dtype, machine);
+    for (int chip = 0; chip < info.exchange.n; ++chip)
+      info.received_bytes.push_back(ops::received_bytes(info.exchange, info.dtype, chip));
     result.push_back(std::move(info));
   }
   return result;

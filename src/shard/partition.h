@@ -18,14 +18,16 @@ namespace shardwright::shard {
 std::vector<ir::Graph> partition(const ir::Module& module, const ir::Graph& graph,
                                  const Solution& solution);
 
-// Every exchange of a chip's graph, for inspect and the closed forms.
+// Every exchange of a chip's graph, for inspect, explain and the closed forms.
 struct ExchangeInfo {
   ops::Exchange exchange;
   DType dtype = DType::kF32;
-  std::string value;        // name of the value that is exchanged
-  std::string forced = {};  // who forced it: "split k of layers.0.o_proj (linear)"
-  int64_t bytes_moved = 0;  // received by all chips together, with the fewest messages possible
+  std::string value;                         // name of the value that is exchanged
+  std::string forced = {};                   // who forced it: "split k of layers.0.o_proj (linear)"
+  ir::NodeId forced_by = -1;                 // that node of the global graph; -1: an output
+  double seconds = 0;                        // modelled
+  std::vector<int64_t> received_bytes = {};  // by each chip, from the others
 };
-std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local);
+std::vector<ExchangeInfo> exchanges_of(const ir::Graph& local, const Machine& machine = {});
 
 }  // namespace shardwright::shard

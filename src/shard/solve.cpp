@@ -43,6 +43,7 @@ Solution read_off(const Formulation& f, size_t g, const std::vector<int>& choice
   Solution s;
   s.colours = f.colours[g];
   s.rules = f.facts[g].rules;
+  s.kinds = f.graphs[g].kinds;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const auto variable = static_cast<size_t>(f.graphs[g].nodes[n]);
     s.strategies.push_back(f.kind(g, n).strategies[static_cast<size_t>(choice[variable])]);

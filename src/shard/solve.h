@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,11 +30,20 @@ struct SolveOptions {
     std::string reason;
   };
   std::map<std::pair<int, ir::NodeId>, Fixed> fixed = {};
+  // One node that splits this factor of its rule (-1: runs whole), whatever mode, rules and cost
+  // say of it: what another choice would have cost.
+  struct WhatIf {
+    int graph;
+    ir::NodeId node;
+    int factor;
+  };
+  std::optional<WhatIf> what_if = {};
 };
 
 struct Reason {
-  std::string who;   // "mode weight", "rules.yaml:12 llama2_qkv", "cost"
-  std::string text;  // "clean dimension m", "2.1 us less than the next best (split k)"
+  std::string who;             // "mode weight", "rules.yaml:12 llama2_qkv", "cost"
+  std::string text;            // "clean dimension m", "2.1 us less than the next best (split k)"
+  std::string fell_back = {};  // why what the mode prefers can't be had; "" if it could
 };
 
 // The plan of one graph.
@@ -41,8 +51,9 @@ struct Solution {
   SolveOptions options;
   Colours colours;
   std::vector<std::shared_ptr<const ops::Rule>> rules;  // of each node
-  std::vector<Strategy> strategies;                     // chosen, of each node
-  std::vector<State> inputs;                            // state of each graph input
+  std::vector<int> kinds;  // of each node: equal where nodes are alike to the solver (layers)
+  std::vector<Strategy> strategies;   // chosen, of each node
+  std::vector<State> inputs;          // state of each graph input
   std::map<ir::ValueId, State> hubs;  // the state that a value with several consumers is kept in
   std::vector<State> outputs;         // state of each graph output
   std::vector<Reason> reasons;        // of each node

@@ -143,6 +143,9 @@ void check(const std::vector<Exchange>& exchanges, int n_threads) {
     communicators.push_back(world.communicator(static_cast<int>(chip)));
     for (Pieces& p : pieces) {
       prepared.push_back(communicators.back()->prepare(p.exchange, DType::kF32, "x"));
+      EXPECT_EQ(prepared.back()->received_bytes,  // what is moved, what was to be moved
+                ops::received_bytes(p.exchange, DType::kF32, static_cast<int>(chip)))
+          << p.exchange.kind;
       transfers[chip].push_back(
           {prepared.back().get(), p.sources[chip].data(), p.targets[chip].data()});
     }
