@@ -1,7 +1,5 @@
 // explain: why each operator is split as it is, what is transferred for it, and what else it could
 // have cost.
-#include <fstream>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -10,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/explanation.h"
 #include "cli/fold.h"
+#include "cli/options.h"
 #include "cli/print.h"
 
 namespace shardwright::cli {
@@ -146,8 +145,6 @@ struct Options {
 };
 
 int explain_pef(const Options& o, const Globals& globals) {
-  if (o.n_chips < 0)
-    throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", o.n_chips));
   const Json explanation = explain(o.pef, o.n_chips, o.layer);
   if (!o.html.empty()) write_page(o.html, explanation);
   if (globals.json)
@@ -203,10 +200,14 @@ void add_explain(CLI::App& app, const Globals& globals, Action& action) {
   c->footer(
       "Example:\n  shardwright explain out/demo/demo.pef\n  shardwright explain "
       "out/demo/demo.pef --html explain.html");
-  c->add_option("PEF,-p,--pef", o->pef, "The PEF file")->required();
-  c->add_option("--n-chips", o->n_chips, "Which plan (default: the first for more than one chip)");
-  c->add_option("--layer", o->layer, "One layer alone (default: all, layers that are alike once)");
-  c->add_option("--html", o->html, "Write one page with the graphs of the layers instead");
+  c->add_option("PEF,-p,--pef", o->pef, "The PEF file")->required()->type_name(kFile);
+  whole_number(c->add_option("--n-chips", o->n_chips,
+                             "Which plan (default: the first for more than one chip)"),
+               1);
+  whole_number(
+      c->add_option("--layer", o->layer, "One layer alone (default: all; those alike once)"), 0);
+  c->add_option("--html", o->html, "Write one page with the graphs of the layers instead")
+      ->type_name(kFile);
   c->callback(
       [o, &globals, &action] { action = [o, &globals] { return explain_pef(*o, globals); }; });
 }

@@ -116,6 +116,7 @@ void add_alternatives(const ir::Module& module, const std::vector<shard::Solutio
       Decision& decision = decisions->all[static_cast<size_t>(decisions->of_node[n])];
       if (decision.forced >= 0) continue;
       decision.forced = static_cast<ir::NodeId>(forced);
+      decision.reason = solutions[g].reasons[forced];
       for (const shard::Alternative& other : found) {
         Split split = meanings.of_factor(n, other.factor);
         if (decision.alternatives.size() < kNearest || split.kind == "M" || split.kind == "K")
@@ -154,11 +155,16 @@ std::vector<Decisions> decisions_of(const ir::Module& module,
   for (size_t g = 0; g < module.graphs.size(); ++g) {
     const ir::Graph& graph = module.graphs[g];
     const Meanings meanings(graph, solutions[g]);
+    // What cost decided by how much differs a little from layer to layer.
+    const auto reason_of = [&](size_t n) {
+      const shard::Reason& reason = solutions[g].reasons[n];
+      return reason.who == "cost" ? reason.who : reason.who + reason.text;
+    };
     std::map<std::tuple<int, std::string, std::string>, int> known;
     for (size_t n = 0; n < graph.nodes.size(); ++n) {
-      const auto [it, added] = known.try_emplace(
-          {solutions[g].kinds[n], solutions[g].strategies[n].name, solutions[g].reasons[n].text},
-          static_cast<int>(result[g].all.size()));
+      const auto [it, added] =
+          known.try_emplace({solutions[g].kinds[n], solutions[g].strategies[n].name, reason_of(n)},
+                            static_cast<int>(result[g].all.size()));
       if (added) result[g].all.push_back(decide(graph, solutions[g], meanings, n));
       result[g].of_node.push_back(it->second);
     }

@@ -122,7 +122,7 @@ int Kinds::kind_of(const GraphFacts& facts, int graph, ir::NodeId id) {
   const NodeContext context = context_of(facts, id);
   std::vector<int64_t> key{
       reinterpret_cast<int64_t>(facts.rules[static_cast<size_t>(id)].get()),
-      fixed == options_.fixed.end() ? 0 : reinterpret_cast<int64_t>(&fixed->second),
+      fixed == options_.fixed.end() ? -1 : fixed_({fixed->second.factor, fixed->second.reason}),
       what_if != nullptr, context.adds_gemm_result};
   for (const ir::ValueId value : node.inputs) {
     if (value == ir::kNoValue) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -88,7 +89,8 @@ class Kinds {
   int colour_class(const Colours& colours, int colour);
 
   const SolveOptions& options_;
-  Interner<std::vector<int64_t>> classes_;  // of colours that cut alike
+  Interner<std::pair<std::string, std::string>> fixed_;  // factors and reasons
+  Interner<std::vector<int64_t>> classes_;               // of colours that cut alike
   std::vector<int> class_of_colour_;
   Interner<std::vector<int64_t>> value_kinds_;
   std::map<std::vector<int64_t>, int> ids_;

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 
-COMMANDS = ["compile", "run", "test", "measure-performance", "inspect", "verify", "completion"]
+COMMANDS = ["compile", "run", "test", "measure-performance", "inspect", "explain", "verify"]
+COMMANDS += ["rules", "completion"]
 
 
 def run(*args, cwd=None, env=None) -> subprocess.CompletedProcess:

@@ -89,6 +89,52 @@ def test_who_decided_and_what_else_it_could_have_been(pef, n):
     assert attention == ("heads", "mode weight")
 
 
+def test_a_rule_that_decided_is_named_with_its_line(folder):
+    rules = folder / "rules.yaml"
+    rules.write_text(
+        "# o_proj and all others\n"
+        "every_gemm:\n  heuristic: {name: GEMM, tp_dim: K}\n  pattern: {a: {op_type: linear}}\n"
+    )
+    path = sw.compile(
+        LLAMA.model(),
+        LLAMA.inputs(),
+        pef_name="ruled",
+        tensor_parallel="weight",
+        n_chips=2,
+        inference=True,
+        optimization=1,
+        optimization_rules=rules,
+        output_folder=folder,
+    ).path
+    linears = [node for node in nodes(explain(path)) if node["operator"] == "linear"]
+    assert len(linears) == 8
+    for node in linears:
+        assert node["decided_by"] == "rules.yaml:2 every_gemm", node
+        assert (node["reason"], node["split"]["kind"]) == ("splits k", "K"), node
+        assert "M" in [a["split"]["kind"] for a in node["alternatives"]], node
+
+
+def test_a_fall_back_says_why(folder):
+    few = next(e for e in ZOO if e.name == "llama_5_1")
+    path = sw.compile(
+        few.model(),
+        few.inputs(),
+        pef_name="few",
+        tensor_parallel="weight",
+        n_chips=8,
+        inference=True,
+        output_folder=folder,
+    ).path
+    said = {
+        node["path"].split(".")[-1]: node["fell_back"]
+        for node in nodes(explain(path))
+        if node.get("alternatives")
+    }
+    assert said["q_proj"] == "m divides into only 5 pieces for 8 chips"
+    assert said["o_proj"] == "k divides into only 5 pieces for 8 chips"
+    assert said["up_proj"] == ""
+
+
 def test_layers_that_are_alike_are_shown_once(pef):
     titles = [block["title"] for block in blocks(explain(pef))]
     assert titles == ["before the layers", "layers 0-1", "after the layers"]
@@ -167,7 +213,11 @@ def test_mistakes_say_what_works(pef, folder):
         "",
         "error: --layer 7: graph forward has layers 0-1",
     )
-    assert run("explain", pef, "--n-chips=-1") == (2, "", "error: --n-chips -1: give 1 or more")
+    assert run("explain", pef, "--n-chips=-1") == (
+        2,
+        "",
+        "error: --n-chips -1: give a whole number, 1 or more",
+    )
     assert run("explain", pef, "--n-chips", "5") == (
         2,
         "",

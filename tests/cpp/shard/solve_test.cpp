@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -306,6 +307,12 @@ TEST(Notes, FewerHeadsThanChips) {
   EXPECT_EQ(split_of(model, s, "layers.0.q_proj"), "split k");
   EXPECT_TRUE(has_note(s, "m divides into only 2 pieces for 4 chips: split k instead"));
   EXPECT_TRUE(has_note(s, "runs whole on every chip: h is 2, fewer than 4 chips"));
+  const auto fell_back = [&](const std::string& why) {
+    return std::any_of(s.reasons.begin(), s.reasons.end(),
+                       [&](const Reason& reason) { return reason.fell_back == why; });
+  };
+  EXPECT_TRUE(fell_back("m divides into only 2 pieces for 4 chips"));
+  EXPECT_TRUE(fell_back("runs whole on every chip: h is 2, fewer than 4 chips"));
 }
 
 // With more chips than heads q, k and v are partial sums; they are added up in one meeting.
