@@ -207,6 +207,8 @@ int compile_model(const Options& o, const Globals& globals) {
                       {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
                       {"inference", "true"},
                       {"optimization", o.optimization}};
+  if (!o.rules_file.empty())
+    options.recorded["optimization-rules"] = fs::path(o.rules_file).filename().string();
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
   if (o.batch_size > 0) options.recorded["batch-size"] = fmt::format("{}", o.batch_size);
   if (o.seq > 0) options.recorded["seq"] = fmt::format("{}", o.seq);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/print.h"
 #include "rules/describe.h"
 #include "rules/match.h"
@@ -198,14 +199,15 @@ int check_rules(const Options& o, const Globals& globals) {
 void add_rules(CLI::App& app, const Globals& globals, Action& action) {
   auto o = std::make_shared<Options>();
   CLI::App* c = app.add_subcommand("rules", "Check a fusion-rule file");
-  c->add_option("FILE", o->file, "A YAML file of fusion rules (docs/rules.md)");
+  c->add_option("FILE", o->file, "A YAML file of fusion rules (docs/rules.md)")->type_name(kFile);
   c->add_flag("--builtin", o->builtin, "The rules of -o1 without a file: prints them");
   if (globals.provider) {
     c->footer(fmt::format("Example:\n  python {} rules rules.yaml", globals.program));
   } else {
     c->footer("Example:\n  shardwright rules rules.yaml --against model.pt2");
     c->add_option("--against", o->against,
-                  "A model, as for compile: what each rule matches in it, and why not");
+                  "A model, as for compile: what each rule matches in it, and why not")
+        ->type_name(kFile);
   }
   c->callback(
       [o, &globals, &action] { action = [o, &globals] { return check_rules(*o, globals); }; });
