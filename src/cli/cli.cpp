@@ -13,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/print.h"
 #include "cli/settings.h"
+#include "pef/program.h"
 
 namespace shardwright::cli {
 namespace {
@@ -144,7 +145,8 @@ void add_globals(CLI::App& app, Globals& globals) {
 Action parse(CLI::App& app, Globals& globals, const std::vector<std::string>& args) {
   Action action;
   globals.json = std::find(args.begin(), args.end(), "--json") != args.end();  // for its errors
-  app.set_version_flag("--version", "shardwright 0.1.0 (PEF 1.0)");
+  app.set_version_flag("--version",
+                       fmt::format("shardwright 0.1.0 (PEF {}.{})", pef::kMajor, pef::kMinor));
   app.require_subcommand(1);
   app.fallthrough();
   app.footer(

@@ -101,12 +101,13 @@ Header decode_header(std::span<const std::byte> file, const std::string& path) {
   const auto required = reader.number<uint64_t>();
   reader.number<uint64_t>();
   const uint64_t unknown = required & ~kKnownFeatures;
-  if (major != kMajor || unknown != 0)
+  if (major != kMajor || minor < kOldestMinor || unknown != 0)
     broken(fmt::format(
-        "{} has PEF version {}.{}{}, written by {}; this program reads version {}.x."
+        "{} has PEF version {}.{}{}, written by {}; this program reads version {}.{} and later "
+        "{}.x."
         " Compile the model again with this one",
         path, major, minor, unknown != 0 ? fmt::format(" with features {:#x}", unknown) : "",
-        printable_producer(file), kMajor));
+        printable_producer(file), kMajor, kOldestMinor, kMajor));
   Header header;
   header.required_features = required;
   header.file_bytes = reader.number<int64_t>();

@@ -16,7 +16,8 @@
 namespace shardwright::pef {
 
 inline constexpr int kMajor = 1;
-inline constexpr int kMinor = 1;  // 1: fused steps
+inline constexpr int kMinor = 1;        // 1: fused steps, who wrote each operand
+inline constexpr int kOldestMinor = 1;  // that is still read
 
 // Bits of the header that a reader must know.
 inline constexpr uint64_t kFusedSteps = 1;  // some program has fused steps

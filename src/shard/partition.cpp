@@ -198,19 +198,33 @@ class ChipBuilder {
   }
 
   // Of a value that is partial: whose split made it so, through operators that pass partial sums
-  // on; -1 if nobody's did.
+  // on (of several, the last: the others may have been added up for other readers already); -1 if
+  // nobody's did.
   ir::NodeId who_left_partial(ir::ValueId value) const {
     for (ir::NodeId node = producers_[static_cast<size_t>(value)]; node >= 0;) {
       const auto n = static_cast<size_t>(node);
       const Strategy& strategy = solution_.strategies[n];
       if (strategy.factor >= 0) return node;
       ir::NodeId next = -1;
-      for (size_t i = 0; i < strategy.operands.size() && next < 0; ++i)
-        if (strategy.operands[i].is_partial())
-          next = producers_[static_cast<size_t>(graph_.nodes[n].inputs[i])];
+      for (size_t i = 0; i < strategy.operands.size(); ++i)
+        if (strategy.operands[i].is_partial() && is_kept_partial(graph_.nodes[n].inputs[i]))
+          next = std::max(next, producers_[static_cast<size_t>(graph_.nodes[n].inputs[i])]);
       node = next;
     }
     return -1;
+  }
+
+  // Not a value that became partial for this reader alone (whole on one chip, zero on the others).
+  bool is_kept_partial(ir::ValueId value) const {
+    const auto hub = solution_.hubs.find(value);
+    if (hub != solution_.hubs.end()) return hub->second.is_partial();
+    const ir::NodeId producer = producers_[static_cast<size_t>(value)];
+    if (producer < 0) return false;
+    const ir::Node& node = graph_.nodes[static_cast<size_t>(producer)];
+    const auto result = std::find(node.outputs.begin(), node.outputs.end(), value);
+    return solution_.strategies[static_cast<size_t>(producer)]
+        .results[static_cast<size_t>(result - node.outputs.begin())]
+        .is_partial();
   }
 
   // Partial sums must be added up because of the split that left them, whoever asks first.

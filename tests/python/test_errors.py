@@ -178,7 +178,7 @@ def test_pef_of_another_version(pef, folder):
     assert run("run", other) == (
         5,
         f"error: {other} has PEF version 9.1, written by shardwright 0.1.0; this program reads "
-        "version 1.x. Compile the model again with this one",
+        "version 1.1 and later 1.x. Compile the model again with this one",
     )
 
 

@@ -248,9 +248,13 @@ TEST_F(PefFile, FlippedWeightsAreFoundWhenTouched) {
 TEST_F(PefFile, AnotherVersionSaysWhatToDo) {
   std::string bytes = bytes_;
   bytes[8] = 2;
-  EXPECT_EQ(refusal(bytes), path_ +
-                                " has PEF version 2.1, written by shardwright 0.1.0; this program "
-                                "reads version 1.x. Compile the model again with this one");
+  const std::string rest =
+      ", written by shardwright 0.1.0; this program reads version 1.1 and later 1.x. Compile the "
+      "model again with this one";
+  EXPECT_EQ(refusal(bytes), path_ + " has PEF version 2.1" + rest);
+  bytes[8] = 1;
+  bytes[12] = 0;
+  EXPECT_EQ(refusal(bytes), path_ + " has PEF version 1.0" + rest);
 }
 
 TEST_F(PefFile, UnknownFeaturesAreRefused) {

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 
 #include "base/error.h"
 #include "shard/formulate.h"
@@ -112,7 +113,15 @@ void expect_megatron(const Model& model, const Dims& d, int64_t tokens, int n) {
   EXPECT_EQ(exchanges.size(),
             static_cast<size_t>(c.all_reduce + 2 * c.reduce_scatter + c.rebalance));
   EXPECT_LE(c.rebalance, d.heads % n == 0 ? 0 : 4 * d.layers);
-  for (const ExchangeInfo& info : exchanges) EXPECT_NE(info.forced, "");
+  // Each sum has a split of its own that forced it.
+  std::set<ir::NodeId> forced;
+  for (const ExchangeInfo& info : exchanges) {
+    EXPECT_NE(info.forced, "");
+    if (info.exchange.combine != ops::Combine::kSum) continue;
+    EXPECT_TRUE(forced.insert(info.forced_by).second) << info.forced;
+    const std::string op = model.graph().nodes[static_cast<size_t>(info.forced_by)].op->name;
+    EXPECT_TRUE(op == "linear" || op == "embedding") << info.forced;
+  }
 }
 
 TEST(WeightMode, LlamaIsSplitAsMegatronDoes) {
