@@ -89,13 +89,19 @@ def main() -> int:
     with torch.no_grad():
         pytorch = model(ids).logits
         expected = model.generate(prompt, max_new_tokens=args.new_tokens, do_sample=False)
-    against = {"1 chip": difference(logits, one_chip), "PyTorch": difference(logits, pytorch)}
-    for name, value in against.items():
-        print(f"    {args.n_chips} chips against {name}: {value:.1e} relative (limit 1e-5)")
+        exact = model.double()(ids).logits
+    # What f32 can't tell apart on this prompt is no fault: PyTorch's own error is the measure.
+    against = {
+        "1 chip": (difference(logits, one_chip), 1e-5),
+        "PyTorch": (difference(logits, pytorch), max(1e-5, 4 * difference(pytorch, exact))),
+    }
+    for name, (value, limit) in against.items():
+        print(f"    {args.n_chips} chips against {name}: {value:.1e} relative (limit {limit:.0e})")
     text = expected[0, prompt.shape[1] :].tolist()  # shorter where the model ends its text
     same = tokens[: len(text)] == text
     print(f"    text equal to PyTorch's: {'yes' if same else 'NO'}")
-    return 0 if same and max(against.values()) <= 1e-5 else 7
+    close = all(value <= limit for value, limit in against.values())
+    return 0 if same and close else 7
 
 
 if __name__ == "__main__":
