@@ -6,20 +6,32 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from zoo import ZOO
 
 torch.set_num_threads(2)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="leave out tests marked slow")
+    parser.addoption("--quick", action="store_true", help="leave out slow tests and most models")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than five seconds; left out by --quick")
 
 
+# Of the tests that every model of the zoo goes through, --quick runs these.
+QUICK_MODELS = {"mlp", "llama_9_3"}
+
+
+def is_slow(item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    names = {getattr(value, "name", None) for value in callspec.params.values()} if callspec else ()
+    models = {entry.name for entry in ZOO} & set(names)
+    return "slow" in item.keywords or bool(models - QUICK_MODELS)
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--quick"):
         for item in items:
-            if "slow" in item.keywords:
+            if is_slow(item):
                 item.add_marker(pytest.mark.skip(reason="slow; left out by --quick"))
