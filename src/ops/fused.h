@@ -52,6 +52,10 @@ struct FusedSpec {
 // rows"). Depends on nothing but the spec: the same on every machine and for any number of threads.
 std::string why_not_fused(const FusedSpec& spec);
 
+// Whether an operator makes each row of its result (the last dimension) of one row of each operand
+// alone, so that it may stand in a rows stage: what -o3 goes by. `result` is its type.
+bool works_by_rows(const OpDef& op, const Attrs& attrs, const TensorType& result);
+
 // The kernel of a fused step: operands and results as FusedValue::index counts them. CHECKs that
 // why_not_fused is "".
 std::unique_ptr<Kernel> make_fused_kernel(const FusedSpec& spec);

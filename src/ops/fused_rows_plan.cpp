@@ -1,6 +1,7 @@
 // Which parts of a fused step can go through a block of rows by themselves, and how they see it.
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <set>
 
 #include "base/check.h"
@@ -18,6 +19,16 @@ Shape leading(const Shape& shape) {
 }
 
 bool is_reduction(const OpDef* op) { return op == &sum || op == &amax || op == &amin; }
+
+bool is_last_dim(int64_t dim, int ndim) { return ndim > 0 && normal_dim(dim, ndim) == ndim - 1; }
+
+// The dimension that a reduction is over, if it is one.
+std::optional<int64_t> only_dim(const Attrs& attrs) {
+  const Attr* dim = attrs.find("dim");
+  const auto* dims = dim == nullptr ? nullptr : std::get_if<std::vector<int64_t>>(dim);
+  if (dims == nullptr || dims->size() != 1) return std::nullopt;
+  return dims->front();
+}
 
 // A view is a copy of what it shows.
 std::string view_as_copy(const FusedSpec& spec, int index, FusedPart* part) {
@@ -43,12 +54,8 @@ std::string view_as_copy(const FusedSpec& spec, int index, FusedPart* part) {
 // A reduction over the last dimension keeps it, with size 1.
 std::string keep_last_dim(const FusedSpec& spec, int index, FusedPart* part) {
   const OperandSpec& x = part->operands[0].spec;
-  const int ndim = x.type.ndim();
-  const Attr* dim = part->attrs.find("dim");
-  std::vector<int64_t> dims;
-  if (dim != nullptr && std::holds_alternative<std::vector<int64_t>>(*dim))
-    dims = std::get<std::vector<int64_t>>(*dim);
-  if (ndim == 0 || dims.size() != 1 || normal_dim(dims[0], ndim) != ndim - 1)
+  const std::optional<int64_t> dim = only_dim(part->attrs);
+  if (!dim || !is_last_dim(*dim, x.type.ndim()))
     return name_of(spec, index) + " is not over the last dimension alone";
   if (x.type.shape.back() == 0) return name_of(spec, index) + " is over no elements";
   if (!part->attrs.boolean("keepdim", false)) {
@@ -86,7 +93,7 @@ std::string as_row_operator(const FusedSpec& spec, int index, FusedPart* part) {
   if (op == &rms_norm || op == &layer_norm) return check_norm_types(spec, index, *part);
   const TensorType& y = part->results[0].spec.type;
   if (op == &softmax || op == &cat) {
-    if (y.ndim() == 0 || normal_dim(part->attrs.integer("dim", 0), y.ndim()) != y.ndim() - 1)
+    if (!is_last_dim(part->attrs.integer("dim", 0), y.ndim()))
       return name_of(spec, index) + " is not in the last dimension";
     part->attrs.set("dim", int64_t{-1});
     for (const FusedValue& x : part->operands) {
@@ -289,6 +296,15 @@ class RowPlanner {
 };
 
 }  // namespace
+
+bool works_by_rows(const OpDef& op, const Attrs& attrs, const TensorType& result) {
+  if (op.elementwise) return op.tile_code != nullptr;
+  if (&op == &rms_norm || &op == &layer_norm) return true;
+  if (&op == &softmax || &op == &cat) return is_last_dim(attrs.integer("dim", 0), result.ndim());
+  if (!is_reduction(&op) || !attrs.boolean("keepdim", false)) return false;
+  const std::optional<int64_t> dim = only_dim(attrs);
+  return dim && is_last_dim(*dim, result.ndim());
+}
 
 std::string plan_rows(const FusedSpec& spec, std::span<const int> parts,
                       std::vector<RowProgram>* programs) {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "ir/clusters.h"
+#include "ops/fused.h"
 #include "passes/rewrite.h"
 
 namespace shardwright::passes {
@@ -50,25 +51,6 @@ bool keeps_rows(const Graph& graph, const Node& node) {
                               : row_size(from) == row_size(to);
 }
 
-// Works row by row: element by element, or over the last dimension.
-bool is_row_op(const Graph& graph, const Node& node) {
-  if (node.op->elementwise) return true;
-  const TensorType& type = graph.type(node.outputs[0]);
-  if (is_op(node, "rms_norm") || is_op(node, "layer_norm")) {
-    const ops::Attr* shape = node.attrs.find("normalized_shape");
-    const auto* dims = shape ? std::get_if<std::vector<int64_t>>(shape) : nullptr;
-    return dims == nullptr || dims->size() == 1;
-  }
-  if (is_op(node, "softmax") || is_op(node, "cat")) return is_last(node.attrs.integer("dim"), type);
-  if (is_op(node, "sum") || is_op(node, "amax") || is_op(node, "amin")) {
-    const ops::Attr* dim = node.attrs.find("dim");
-    const auto* dims = dim ? std::get_if<std::vector<int64_t>>(dim) : nullptr;
-    return dims != nullptr && dims->size() == 1 && is_last(dims->front(), type) &&
-           node.attrs.boolean("keepdim");
-  }
-  return false;
-}
-
 class Fuser {
  public:
   explicit Fuser(Graph& graph)
@@ -82,7 +64,7 @@ class Fuser {
       const auto node = static_cast<NodeId>(n);
       if (is_gemm(graph_.nodes[n]))
         add_gemm(node);
-      else if (is_row_op(graph_, graph_.nodes[n]))
+      else if (works_by_rows(graph_.nodes[n]))
         add_row_op(node);
     }
     mark();
@@ -95,8 +77,13 @@ class Fuser {
     std::vector<NodeId> members;
   };
 
+  // Reads a stored weight that its kernel wants in panels.
   bool is_gemm(const Node& node) const {
-    return is_op(node, "linear") && find_input(graph_, node.inputs[1]) != nullptr;
+    const int weight = node.op->panel_operand;
+    return weight >= 0 && find_input(graph_, node.inputs[static_cast<size_t>(weight)]) != nullptr;
+  }
+  bool works_by_rows(const Node& node) const {
+    return ops::works_by_rows(*node.op, node.attrs, graph_.type(node.outputs[0]));
   }
 
   const Node& at(NodeId node) const { return graph_.nodes[static_cast<size_t>(node)]; }
