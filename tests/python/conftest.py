@@ -24,9 +24,9 @@ QUICK_MODELS = {"mlp", "llama_9_3"}
 
 
 def is_slow(item) -> bool:
-    callspec = getattr(item, "callspec", None)
-    names = {getattr(value, "name", None) for value in callspec.params.values()} if callspec else ()
-    models = {entry.name for entry in ZOO} & set(names)
+    given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    names = {value if isinstance(value, str) else getattr(value, "name", None) for value in given}
+    models = {entry.name for entry in ZOO} & names
     return "slow" in item.keywords or bool(models - QUICK_MODELS)
 
 

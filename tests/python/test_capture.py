@@ -130,6 +130,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_saving_twice_gives_the_same_bytes_in_another_process_too(tmp_path):
     names = ["llama_9_3", "mistral", "vit"]
     folders = [tmp_path / folder for folder in "abc"]

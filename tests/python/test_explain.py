@@ -166,6 +166,7 @@ def test_stated_bytes_are_those_that_were_counted(pef, n):
     assert graph["measured"]["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_measurements_of_another_file_are_not_shown(folder):
     def compiled(mode):
         return sw.compile(

@@ -112,6 +112,7 @@ def compare(path):
     return ""
 
 
+@pytest.mark.slow
 def test_the_solver_reaches_the_optimum_of_an_ilp(tmp_path):
     programs = [p for p in ROOT.glob("build/*/tests/test_shard") if os.access(p, os.X_OK)]
     if not programs:
