@@ -38,17 +38,21 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("explain")
 
 
-@pytest.fixture(scope="module")
-def pef(folder):
+def compiled(entry: Entry, folder, mode="weight", **options):
+    """The PEF of a model."""
     return sw.compile(
-        LLAMA.model(),
-        LLAMA.inputs(),
-        pef_name="llama",
-        tensor_parallel="weight",
-        n_chips=[1, *CHIPS],
+        entry.model(),
+        entry.inputs(),
+        tensor_parallel=mode,
         inference=True,
         output_folder=folder,
+        **options,
     ).path
+
+
+@pytest.fixture(scope="module")
+def pef(folder):
+    return compiled(LLAMA, folder, pef_name="llama", n_chips=[1, *CHIPS])
 
 
 def blocks(explanation: dict) -> list[dict]:
@@ -96,17 +100,9 @@ def test_a_rule_that_decided_is_named_with_its_line(folder):
         "# o_proj and all others\n"
         "every_gemm:\n  heuristic: {name: GEMM, tp_dim: K}\n  pattern: {a: {op_type: linear}}\n"
     )
-    path = sw.compile(
-        LLAMA.model(),
-        LLAMA.inputs(),
-        pef_name="ruled",
-        tensor_parallel="weight",
-        n_chips=2,
-        inference=True,
-        optimization=1,
-        optimization_rules=rules,
-        output_folder=folder,
-    ).path
+    path = compiled(
+        LLAMA, folder, pef_name="ruled", n_chips=2, optimization=1, optimization_rules=rules
+    )
     linears = [node for node in nodes(explain(path)) if node["operator"] == "linear"]
     assert len(linears) == 8
     for node in linears:
@@ -117,15 +113,7 @@ def test_a_rule_that_decided_is_named_with_its_line(folder):
 
 def test_a_fall_back_says_why(folder):
     few = next(e for e in ZOO if e.name == "llama_5_1")
-    path = sw.compile(
-        few.model(),
-        few.inputs(),
-        pef_name="few",
-        tensor_parallel="weight",
-        n_chips=8,
-        inference=True,
-        output_folder=folder,
-    ).path
+    path = compiled(few, folder, pef_name="few", n_chips=8)
     said = {
         node["path"].split(".")[-1]: node["fell_back"]
         for node in nodes(explain(path))
@@ -168,25 +156,14 @@ def test_stated_bytes_are_those_that_were_counted(pef, n):
 
 @pytest.mark.slow
 def test_measurements_of_another_file_are_not_shown(folder):
-    def compiled(mode):
-        return sw.compile(
-            LLAMA.model(),
-            LLAMA.inputs(batch=2),
-            pef_name="other",
-            tensor_parallel=mode,
-            n_chips=2,
-            inference=True,
-            output_folder=folder,
-        ).path
-
-    path = compiled("weight")
+    path = compiled(LLAMA, folder, pef_name="other", n_chips=2)
     (graph,) = explain(path)["graphs"]
     remedy = f"`shardwright measure-performance {path} --n-chips 2` measures"
     assert graph["measured"] == {"why_not": f"nothing is measured yet: {remedy}"}
     assert run("measure-performance", path, "--repeats", "1")[0] == 0
     (graph,) = explain(path)["graphs"]
     assert graph["measured"]["runs"] == 1
-    compiled("batch")
+    compiled(LLAMA, folder, "batch", pef_name="other", n_chips=2)
     (graph,) = explain(path)["graphs"]
     assert graph["measured"] == {
         "why_not": f"{path}.measured.json is of another file: {remedy} this one"

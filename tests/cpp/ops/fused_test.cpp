@@ -1,4 +1,7 @@
 // Fused steps against their parts, run one by one by the kernels that the operators have alone.
+#include <functional>
+#include <span>
+
 #include "kernels/cpu/isa.h"
 #include "ops/fused_case.h"
 #include "ops/fused_stage.h"
@@ -79,9 +82,14 @@ const char* const kRowGroups[] = {
     "a = add(x: DT[0, 5], x); y = softmax(a, dim=-1) -> y",
 };
 
-TEST(FusedRows, EqualTheirPartsBitForBit) {
+using Outputs = std::vector<RefTensor>;
+
+// Runs each group in each dtype as one step and part by part, on every instruction set and team.
+void for_each_group(std::span<const char* const> groups,
+                    const std::function<void(const Outputs& fused, const Outputs& by_parts,
+                                             DType dtype)>& compare) {
   unsigned seed = 1;
-  for (const char* group : kRowGroups)
+  for (const char* group : groups)
     for (const char* dtype : {"f32", "bf16", "f16"}) {
       const std::string text = with_type(group, dtype);
       SCOPED_TRACE(text + ", seed " + std::to_string(seed));
@@ -89,10 +97,17 @@ TEST(FusedRows, EqualTheirPartsBitForBit) {
         const FusedCase fused(text, n_threads);
         ASSERT_EQ(why_not_fused(fused.spec), "");
         const std::vector<RefTensor> inputs = random_inputs(fused, seed);
-        expect_same(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts());
+        compare(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
+                *parse_dtype(dtype));
       });
       ++seed;
     }
+}
+
+TEST(FusedRows, EqualTheirPartsBitForBit) {
+  for_each_group(kRowGroups, [](const Outputs& fused, const Outputs& by_parts, DType) {
+    expect_same(fused, by_parts);
+  });
 }
 
 TEST(FusedRows, TakeIntegers) {
@@ -325,20 +340,9 @@ const char* const kLayerGroups[] = {
 };
 
 TEST(FusedGemm, PiecesOfDecoderLayers) {
-  unsigned seed = 1;
-  for (const char* group : kLayerGroups)
-    for (const char* dtype : {"f32", "bf16", "f16"}) {
-      const std::string text = with_type(group, dtype);
-      SCOPED_TRACE(text + ", seed " + std::to_string(seed));
-      for_each_way([&](int n_threads) {
-        const FusedCase fused(text, n_threads);
-        ASSERT_EQ(why_not_fused(fused.spec), "");
-        const std::vector<RefTensor> inputs = random_inputs(fused, seed);
-        expect_close(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
-                     4 * tolerance_of(*parse_dtype(dtype)));
-      });
-      ++seed;
-    }
+  for_each_group(kLayerGroups, [](const Outputs& fused, const Outputs& by_parts, DType dtype) {
+    expect_close(fused, by_parts, 4 * tolerance_of(dtype));
+  });
 }
 
 // "rows programs before, gemms, parts that these do, rows programs after"
