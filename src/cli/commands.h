@@ -68,6 +68,8 @@ struct PefOptions {
   bool inference = false;
   std::optional<std::string> precision;
 };
+// PEF or --pef FILE: required, but in the door of a model script (pef_of in pef_options.h).
+void add_pef(CLI::App& command, std::string& pef, const Globals& globals);
 void add_pef_options(CLI::App& command, PefOptions& options, const Globals& globals);
 
 }  // namespace shardwright::cli

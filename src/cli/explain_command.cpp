@@ -9,6 +9,7 @@
 #include "cli/explanation.h"
 #include "cli/fold.h"
 #include "cli/options.h"
+#include "cli/pef_options.h"
 #include "cli/print.h"
 
 namespace shardwright::cli {
@@ -21,10 +22,6 @@ using Rows = std::vector<std::vector<std::string>>;
 std::string more_seconds(double seconds) {
   const bool less = seconds < -0.05e-6;  // as printed
   return (less ? "-" : "+") + seconds_text(std::abs(seconds));
-}
-
-std::string count_text(int64_t count, const char* noun) {
-  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }
 
 std::string split_text(const Json& node) {
@@ -145,7 +142,7 @@ struct Options {
 };
 
 int explain_pef(const Options& o, const Globals& globals) {
-  const Json explanation = explain(o.pef, o.n_chips, o.layer);
+  const Json explanation = explain(pef_of(o.pef), o.n_chips, o.layer);
   if (!o.html.empty()) write_page(o.html, explanation);
   if (globals.json)
     emit_json(globals, explanation.dump());
@@ -198,9 +195,10 @@ void add_explain(CLI::App& app, const Globals& globals, Action& action) {
   CLI::App* c = app.add_subcommand(
       "explain", "Why each operator is split as it is, what it transfers, what else it could cost");
   c->footer(
-      "Example:\n  shardwright explain out/demo/demo.pef\n  shardwright explain "
-      "out/demo/demo.pef --html explain.html");
-  c->add_option("PEF,-p,--pef", o->pef, "The PEF file")->required()->type_name(kFile);
+      fmt::format("Example:\n  {0} explain out/demo/demo.pef\n  {0} explain "
+                  "out/demo/demo.pef --html explain.html",
+                  globals.command_line()));
+  add_pef(*c, o->pef, globals);
   whole_number(c->add_option("--n-chips", o->n_chips,
                              "Which plan (default: the first for more than one chip)"),
                1);

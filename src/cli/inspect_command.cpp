@@ -10,6 +10,7 @@
 #include "cli/fold.h"
 #include "cli/inspect.h"
 #include "cli/options.h"
+#include "cli/pef_options.h"
 #include "cli/print.h"
 #include "pef/read.h"
 
@@ -78,7 +79,7 @@ std::string graph_text(const Json& graph, int n_chips) {
   for (const Json& w : graph.at("weights"))
     weights.add({folded(w.at("name")), to_string(w.at("shape").get<Shape>()), split_text(w)});
   int64_t moved = 0;
-  size_t meetings = 0;
+  int64_t meetings = 0;
   for (const Json& e : graph.at("exchanges")) {
     meetings += e.value("with_previous", false) ? 0 : 1;
     exchanges.add({e.at("kind"),
@@ -94,8 +95,9 @@ std::string graph_text(const Json& graph, int n_chips) {
   if (n_chips == 1) return text;
   if (graph.at("exchanges").empty()) return text + "  no transfers between chips\n";
   return text + exchanges.text({"transfer", "of", "received", "forced by"}) +
-         fmt::format("  {} transfers in {} meetings of the chips, {} received by all together\n",
-                     graph.at("exchanges").size(), meetings, bytes_text(moved));
+         fmt::format("  {} in {} of the chips, {} received by all together\n",
+                     count_text(std::ssize(graph.at("exchanges")), "transfer"),
+                     count_text(meetings, "meeting"), bytes_text(moved));
 }
 
 int inspect(const std::string& path, int n_chips, const Globals& globals) {
@@ -158,8 +160,8 @@ std::string plans_text(const pef::Manifest& manifest, const std::string& report_
   std::string text;
   for (const pef::Plan& plan : manifest.plans) {
     if (plan.chips.empty()) continue;  // not asked for
-    text += fmt::format("plan for {} chip{}, mode {}\n{}", plan.n_chips,
-                        plan.n_chips == 1 ? "" : "s", plan.mode, memory_table(manifest, plan));
+    text += fmt::format("plan for {}, mode {}\n{}", count_text(plan.n_chips, "chip"), plan.mode,
+                        memory_table(manifest, plan));
     if (const Json* p = report_of(report, plan.n_chips))
       for (const Json& graph : p->at("graphs")) text += graph_text(graph, plan.n_chips);
     for (const std::string& note : plan.notes) text += "  note: " + note + "\n";
@@ -189,11 +191,11 @@ void add_inspect(CLI::App& app, const Globals& globals, Action& action) {
   auto pef = std::make_shared<std::string>();
   CLI::App* c = app.add_subcommand("inspect", "Show what is inside a PEF");
   c->footer(fmt::format("Example:\n  {} inspect out/demo/demo.pef", globals.command_line()));
-  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required()->type_name(kFile);
+  add_pef(*c, *pef, globals);
   auto n_chips = std::make_shared<int>(0);
   whole_number(c->add_option("--n-chips", *n_chips, "One plan alone (default: all)"), 1);
   c->callback([pef, n_chips, &globals, &action] {
-    action = [pef, n_chips, &globals] { return inspect(*pef, *n_chips, globals); };
+    action = [pef, n_chips, &globals] { return inspect(pef_of(*pef), *n_chips, globals); };
   });
 }
 
@@ -202,10 +204,10 @@ void add_verify(CLI::App& app, const Globals& globals, Action& action) {
   auto deep = std::make_shared<bool>(false);
   CLI::App* c = app.add_subcommand("verify", "Check a PEF");
   c->footer(fmt::format("Example:\n  {} verify out/demo/demo.pef --deep", globals.command_line()));
-  c->add_option("PEF,-p,--pef", *pef, "The PEF file")->required()->type_name(kFile);
+  add_pef(*c, *pef, globals);
   c->add_flag("--deep", *deep, "Every byte of the weights too");
   c->callback([pef, deep, &globals, &action] {
-    action = [pef, deep, &globals] { return verify(*pef, *deep, globals); };
+    action = [pef, deep, &globals] { return verify(pef_of(*pef), *deep, globals); };
   });
 }
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/units.h"
 
 namespace shardwright::cli {
 namespace {
@@ -120,8 +121,8 @@ Measured read_measurement(const std::string& pef, const std::string& digest,
     return {{}, fmt::format("{} can't be read: {} anew", path, remedy)};
   }
   return {{},
-          fmt::format("graph {} on {} chip{} is not measured yet: {}", graph, steps.size(),
-                      steps.size() == 1 ? "" : "s", remedy)};
+          fmt::format("graph {} on {} is not measured yet: {}", graph,
+                      count_text(std::ssize(steps), "chip"), remedy)};
 }
 
 }  // namespace shardwright::cli

@@ -46,12 +46,16 @@ std::string plans_of(const pef::Manifest& manifest) {
 
 }  // namespace
 
-void add_pef_options(CLI::App& command, PefOptions& options, const Globals& globals) {
-  CLI::Option* pef = command.add_option(
-      "PEF,-p,--pef", options.pef,
+void add_pef(CLI::App& command, std::string& pef, const Globals& globals) {
+  CLI::Option* option = command.add_option(
+      "PEF,-p,--pef", pef,
       globals.provider ? "The PEF file (default: the newest below out/)" : "The PEF file");
-  pef->type_name(kFile);
-  if (!globals.provider) pef->required();
+  option->type_name(kFile);
+  if (!globals.provider) option->required();
+}
+
+void add_pef_options(CLI::App& command, PefOptions& options, const Globals& globals) {
+  add_pef(command, options.pef, globals);
   whole_number(command.add_option("--n-chips", options.n_chips,
                                   "Which of the PEF's plans (default: its first)"),
                1);
@@ -94,8 +98,8 @@ void check_contradictions(const PefOptions& options, const pef::Manifest& manife
     check("--n-chips", fmt::format("{}", options.n_chips), plans_of(manifest));
 }
 
-std::string pef_of(const PefOptions& options) {
-  if (!options.pef.empty()) return options.pef;
+std::string pef_of(const std::string& pef) {
+  if (!pef.empty()) return pef;
   namespace fs = std::filesystem;
   std::string newest;
   fs::file_time_type newest_time;
@@ -116,7 +120,7 @@ std::unique_ptr<runtime::Session> load_session(const PefOptions& options) {
   session.n_chips = options.n_chips;
   session.threads_per_chip = options.threads;
   session.deadline_ms = options.deadline_ms;
-  const std::string path = pef_of(options);
+  const std::string path = pef_of(options.pef);
   if (options.n_chips > 0 || options.tensor_parallel || options.precision || options.batch_size ||
       options.seq)
     check_contradictions(options, pef::File::open(path)->manifest());

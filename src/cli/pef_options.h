@@ -12,7 +12,7 @@ namespace shardwright::cli {
 // (requirement C5), wherever the option came from.
 void check_contradictions(const PefOptions& options, const pef::Manifest& manifest);
 // The file that was named, or the newest below out/ (the door of a model script).
-std::string pef_of(const PefOptions& options);
+std::string pef_of(const std::string& pef);
 std::unique_ptr<runtime::Session> load_session(const PefOptions& options);
 
 }  // namespace shardwright::cli

@@ -27,10 +27,6 @@ std::string split_text(const rules::Rule& rule) {
   return rule.split.empty() ? "Auto" : rule.split == "m" ? "M" : "K";
 }
 
-std::string plural(size_t count, const std::string& noun) {
-  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : noun.ends_with("ch") ? "es" : "s");
-}
-
 // One graph, matched.
 struct GraphMatches {
   const ir::Graph& graph;
@@ -74,7 +70,7 @@ std::string rule_text(const GraphMatches& g, int r) {
   if (const auto& miss = g.matches.misses[static_cast<size_t>(r)])
     return text +
            fmt::format("no match\n    {}\n", rules::describe_miss(g.graph, g.file, r, *miss));
-  text += plural(static_cast<size_t>(mine), "match");
+  text += count_text(mine, "match");
   if (standing.size() != static_cast<size_t>(mine))
     text += fmt::format(", {} after priorities", standing.size());
   text += "\n" + places_text(g, standing, "");
@@ -144,7 +140,7 @@ Json file_json(const rules::RuleFile& file) {
 
 std::string file_text(const rules::RuleFile& file) {
   std::string text =
-      fmt::format("{}: {}, nothing wrong\n", file.path, plural(file.rules.size(), "rule"));
+      fmt::format("{}: {}, nothing wrong\n", file.path, count_text(std::ssize(file.rules), "rule"));
   std::vector<std::vector<std::string>> rows = {
       {"rule", "line", "priority", "heuristic", "tp_dim", "nodes"}};
   for (const rules::Rule& rule : file.rules)
@@ -182,7 +178,7 @@ int check_rules(const Options& o, const Globals& globals) {
       const GraphMatches g(graph, file);
       if (globals.json) json["graphs"].push_back(graph_json(g));
       text += fmt::format("graph {}: {}, matched in {}\n", graph.name,
-                          plural(graph.nodes.size(), "node"), seconds_text(g.seconds));
+                          count_text(std::ssize(graph.nodes), "node"), seconds_text(g.seconds));
       for (int r = 0; r < static_cast<int>(file.rules.size()); ++r) text += rule_text(g, r);
       for (const std::string& note : g.matches.notes) text += "  note: " + note + "\n";
     }

@@ -116,9 +116,8 @@ int run_pef(const RunOptions& o, const Globals& globals) {
                            .dump());
     return 0;
   }
-  fmt::print("graph {}, {} chip{} x {} thread{}, mode {}\n", graph.name, plan.n_chips,
-             plan.n_chips == 1 ? "" : "s", session->threads_per_chip(),
-             session->threads_per_chip() == 1 ? "" : "s", plan.mode);
+  fmt::print("graph {}, {} x {}, mode {}\n", graph.name, count_text(plan.n_chips, "chip"),
+             count_text(session->threads_per_chip(), "thread"), plan.mode);
   fmt::print("loaded in {}, ran in {}: {:.1f} {}/s\n", seconds_text(load), seconds_text(seconds),
              rate, unit);
   for (size_t i = 0; i < graph.outputs.size(); ++i)
@@ -167,7 +166,7 @@ std::vector<double> times_of(runtime::Session& session, int graph, RunArrays& ar
 void keep(const RunOptions& o, const runtime::Session& session, const Measurement& measurement,
           const Globals& globals) {
   try {
-    write_measurement(pef_of(o.pef), session.digest(), measurement);
+    write_measurement(pef_of(o.pef.pef), session.digest(), measurement);
   } catch (const Error& error) {
     log(globals, LogLevel::kWarning, fmt::format("explain won't see this: {}", error.what()));
   }
@@ -227,8 +226,8 @@ int measure(const RunOptions& o, const Globals& globals) {
     emit_json(globals, json.dump());
     return 0;
   }
-  fmt::print("graph {}, {} chips x {} threads, {} runs\n", graph.name, session->plan().n_chips,
-             session->threads_per_chip(), o.repeats);
+  fmt::print("graph {}, {} x {}, {}\n", graph.name, count_text(session->plan().n_chips, "chip"),
+             count_text(session->threads_per_chip(), "thread"), count_text(o.repeats, "run"));
   fmt::print("latency  median {}, p90 {}, p99 {}, best {}\n", seconds_text(at(0.5)),
              seconds_text(at(0.9)), seconds_text(at(0.99)), seconds_text(times.front()));
   fmt::print("throughput  {:.1f} {}/s\n", static_cast<double>(amount) / at(0.5), unit);

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/units.h"
 #include "compiler/fit.h"
 #include "compiler/fusion_rules.h"
 #include "compiler/report.h"
@@ -146,7 +147,7 @@ void Pipeline::dump(const std::string& name, const std::string& text) const {
 }
 
 void Pipeline::add_plan(int n) {
-  const std::string chips = fmt::format("{} chip{}", n, n == 1 ? "" : "s");
+  const std::string chips = count_text(n, "chip");
   shard::SolveOptions solve_options{.mode = n == 1 ? shard::Mode::kNone : options_.mode,
                                     .n_chips = n,
                                     .machine = options_.machine,

@@ -211,7 +211,8 @@ std::string Chip::describe_position(int graph) const {
 
 // Thread 0 alone: says where the chip is, and runs the test's fault.
 void Chip::before_step(size_t step) {
-  position_.store(static_cast<int64_t>(step), std::memory_order_relaxed);
+  // Releases what the team did before: who gives the run up at this position has seen all of it.
+  position_.store(static_cast<int64_t>(step), std::memory_order_release);
   if (!fault_) return;
   try {
     fault_(index_, static_cast<int>(step));

@@ -60,7 +60,7 @@ class Chip {
   void bind(int graph, const Binding& binding);
 
   // The step that thread 0 is at, and whether it waits there for other chips: what a watcher sees.
-  int64_t position() const { return position_.load(std::memory_order_relaxed); }
+  int64_t position() const { return position_.load(std::memory_order_acquire); }
   bool in_exchange() const { return in_exchange_.load(std::memory_order_relaxed); }
   std::string describe_position(int graph) const;
 

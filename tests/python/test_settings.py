@@ -60,7 +60,14 @@ def test_a_command_s_own_section_wins(tmp_path, pef):
     done = run("run", "--json", "--config", file)
     assert json.loads(done.stdout)["n_chips"] == 1
     done = run("test", "--json", "--no-interpreter", "--config", file)
-    assert json.loads(done.stdout)["n_chips"] == 2
+    assert json.loads(done.stdout)["n_chips"] == [2]
+
+
+def test_test_compares_every_plan(pef):
+    done = run("test", "--json", pef)
+    answer = json.loads(done.stdout)
+    assert answer["n_chips"] == [1, 2]
+    assert {c["n_chips"] for c in answer["comparisons"] if c["against"] == "1 chip"} == {2}
 
 
 def test_every_option_of_every_command(tmp_path):
