@@ -5,6 +5,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/explanation.h"
+#include "runtime/generator.h"
 #include "runtime/session.h"
 
 namespace nb = nanobind;
@@ -148,6 +150,8 @@ class Session {
 
   std::string info() const;
   std::string measure(const std::string& options_json);
+  nb::object file(const std::string& name) const;
+  sw::runtime::Session& core() { return *session_; }
 
  private:
   std::vector<sw::runtime::ConstArray> inputs_of(const sw::pef::GraphSignature& graph,
@@ -258,6 +262,55 @@ std::string Session::measure(const std::string& options_json) {
   return json.dump();
 }
 
+// A file that goes along in the PEF, or None.
+nb::object Session::file(const std::string& name) const {
+  const auto file = sw::pef::File::open(path_);
+  const auto& names = file->files();
+  if (std::find(names.begin(), names.end(), name) == names.end()) return nb::none();
+  const std::string_view bytes = file->file(name);
+  return nb::bytes(bytes.data(), bytes.size());
+}
+
+class Generator {
+ public:
+  // The session must outlive it: the Python class keeps it.
+  explicit Generator(Session& session) : generator_(session.core()) {}
+
+  void start(int slot, const std::vector<int64_t>& tokens, const std::string& sampling_json) {
+    const Json json = Json::parse(sampling_json);
+    sw::runtime::Sampling sampling;
+    sampling.repetition_penalty = json.value("repetition_penalty", sampling.repetition_penalty);
+    sampling.temperature = json.value("temperature", sampling.temperature);
+    sampling.top_k = json.value("top_k", sampling.top_k);
+    sampling.top_p = json.value("top_p", sampling.top_p);
+    sampling.seed = json.value("seed", sampling.seed);
+    generator_.start(slot, tokens, sampling);
+  }
+  void stop(int slot) { generator_.stop(slot); }
+  std::vector<std::tuple<int, int64_t, bool>> step() {
+    std::vector<std::tuple<int, int64_t, bool>> tokens;
+    nb::gil_scoped_release release;
+    for (const auto& token : generator_.step())
+      tokens.emplace_back(token.slot, token.token, token.last);
+    return tokens;
+  }
+  std::string info() const {
+    const auto& stats = generator_.stats();
+    return Json{{"slots", generator_.slots()},
+                {"length", generator_.length()},
+                {"vocabulary", generator_.vocabulary()},
+                {"prompt_tokens", stats.prompt_tokens},
+                {"prompt_seconds", stats.prompt_seconds},
+                {"decode_runs", stats.decode_runs},
+                {"decode_tokens", stats.decode_tokens},
+                {"decode_seconds", stats.decode_seconds}}
+        .dump();
+  }
+
+ private:
+  sw::runtime::Generator generator_;
+};
+
 // {"n_chips": [1, 2], "inference": true} -> "--n-chips", "1,2", "--inference".
 std::vector<std::string> arguments_of(const std::string& model, const Json& options) {
   std::vector<std::string> args = {"compile", model};
@@ -359,5 +412,12 @@ NB_MODULE(_core, m) {
       .def("run", &Session::run, nb::arg("inputs"), nb::arg("graph").none())
       .def("parameters", &Session::parameters)
       .def("info", &Session::info)
-      .def("measure", &Session::measure, nb::arg("options_json"));
+      .def("measure", &Session::measure, nb::arg("options_json"))
+      .def("file", &Session::file, nb::arg("name"));
+  nb::class_<Generator>(m, "Generator")
+      .def(nb::init<Session&>(), nb::arg("session"), nb::keep_alive<1, 2>())
+      .def("start", &Generator::start, nb::arg("slot"), nb::arg("tokens"), nb::arg("sampling_json"))
+      .def("stop", &Generator::stop, nb::arg("slot"))
+      .def("step", &Generator::step)
+      .def("info", &Generator::info);
 }

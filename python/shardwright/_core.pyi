@@ -46,3 +46,23 @@ class Session:
         JSON: {"median_s", "p90_s", "p99_s", "steps": [{"chip", "operator", "source", "seconds",
         "waited_seconds"}, ...], ...}: seconds of one run.
         """
+
+    def file(self, name: str) -> bytes | None:
+        """A file that goes along in the PEF ("tokenizer.json"), or None."""
+
+class Generator:
+    """Text from a PEF that was compiled with --generate: `slots` sequences side by side."""
+
+    def __init__(self, session: Session) -> None: ...
+    def start(self, slot: int, tokens: list[int], sampling_json: str) -> None:
+        """A new sequence. `sampling_json`: {"temperature", "top_k", "top_p", "repetition_penalty",
+        "seed"}, all optional; without a temperature the likeliest token is taken."""
+
+    def stop(self, slot: int) -> None: ...
+    def step(self) -> list[tuple[int, int, bool]]:
+        """Runs one graph. (slot, new token, whether the cache is full now) of each sequence whose
+        prompt is done; others had a piece of theirs read."""
+
+    def info(self) -> str:
+        """JSON: {"slots", "length", "vocabulary", "prompt_tokens", "prompt_seconds",
+        "decode_runs", "decode_tokens", "decode_seconds"}: totals of all runs so far."""

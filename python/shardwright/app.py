@@ -31,7 +31,14 @@ from .errors import ShardwrightError
 from .session import to_core
 
 # What `args` holds besides the options that were given.
-_DEFAULTS = {"batch_size": 1, "seq": None, "precision": None, "arch": None, "generate": False}
+_DEFAULTS = {
+    "batch_size": 1,
+    "seq": None,
+    "precision": None,
+    "arch": None,
+    "generate": False,
+    "prompts": None,
+}
 
 Model = Callable[[argparse.Namespace], tuple[torch.nn.Module, capture.Inputs]]
 
@@ -106,7 +113,7 @@ def _called(model: Model, args: argparse.Namespace) -> tuple[torch.nn.Module, ca
 def _capture_generate(module: torch.nn.Module, args: argparse.Namespace) -> dict:
     from . import huggingface
 
-    return huggingface.capture_generate(module, args.batch_size, args.seq or 128)
+    return huggingface.capture_generate(module, args.batch_size, args.seq or 128, args.prompts)
 
 
 def write_reference(module: torch.nn.Module, inputs: capture.Inputs, folder: Path) -> Path:

@@ -121,6 +121,8 @@ def save(program: ExportedProgram | Mapping[str, ExportedProgram], path: str | o
         stack.enter_context(_quiet())
         for part in programs:
             stack.enter_context(_zero_buffers_shrunk(part))
+        if not isinstance(program, ExportedProgram):
+            stack.enter_context(_weights_once(program))
         if isinstance(program, ExportedProgram):
             torch.export.save(program, unfinished)
         else:
@@ -245,6 +247,29 @@ def _users_frame(stack_trace: str) -> str:
 
 
 @contextlib.contextmanager
+def _weights_once(programs: Mapping[str, ExportedProgram]) -> Iterator[None]:
+    """The first program by name keeps the values of the weights that others have, too; there they
+    have a shape alone, which the reader takes as: those of the same name."""
+    first, *others = (programs[name] for name in sorted(programs))
+    whole = [dict(part.state_dict) for part in others]
+    for part, values in zip(others, whole):
+        for name, value in values.items():
+            kept = first.state_dict.get(name)
+            if kept is not None and kept.data_ptr() == value.data_ptr():
+                shape = torch.empty_strided(
+                    value.shape, value.stride(), dtype=value.dtype, device="meta"
+                )
+                if isinstance(value, torch.nn.Parameter):
+                    shape = torch.nn.Parameter(shape, value.requires_grad)
+                part.state_dict[name] = shape
+    try:
+        yield
+    finally:
+        for part, values in zip(others, whole):
+            part.state_dict.update(values)
+
+
+@contextlib.contextmanager
 def _zero_buffers_shrunk(program: ExportedProgram) -> Iterator[None]:
     """A KV cache starts as zeros: one scalar with strides 0 says the same in 4 bytes. In the file
     only, since PyTorch can't write to such a tensor."""
@@ -270,11 +295,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", required=True, metavar="FILE.pt2")
     parser.add_argument("--seq", type=int, default=128, help="tokens a sequence (default 128)")
     parser.add_argument("-b", "--batch", type=int, default=1, help="sequences (default 1)")
-    parser.add_argument("--precision", choices=sorted(PRECISIONS), default="f32")
+    parser.add_argument(
+        "--precision", choices=sorted(PRECISIONS), help="default: bf16 if the weights are, else f32"
+    )
     parser.add_argument(
         "--generate",
         action="store_true",
-        help="two programs, prefill and decode, with a KV cache of --seq tokens",
+        help="programs that write text: prompts of several lengths, and decode, with a KV cache of "
+        "--seq tokens",
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="N,N",
+        type=lambda text: [int(part) for part in text.split(",")],
+        help="lengths of the prompt programs (default: 32,128,512,... up to --seq)",
+    )
+    parser.add_argument(
+        "--files", metavar="FOLDER", help="where the tokenizer's files go, with --generate"
     )
     args = parser.parse_args(argv)
     for option in ("seq", "batch"):
@@ -288,9 +325,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from . import huggingface
 
-        model = huggingface.load(args.folder, dtype_of(args.precision))
+        model = huggingface.load(args.folder, dtype_of(args.precision) if args.precision else None)
         if args.generate:
-            program = huggingface.capture_generate(model, args.batch, args.seq)
+            program = huggingface.capture_generate(model, args.batch, args.seq, args.prompts)
+            if args.files:
+                huggingface.save_tokenizer(args.folder, Path(args.files))
         else:
             program = capture_forward(
                 model, huggingface.example_inputs(model, args.batch, args.seq)

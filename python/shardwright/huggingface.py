@@ -9,14 +9,16 @@ padding) is passed in full.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch.export import ExportedProgram
 from torch.nn.functional import scaled_dot_product_attention
 
 try:
@@ -27,6 +29,7 @@ except ImportError as error:
         "Hugging Face models need the package transformers: pip install 'shardwright[huggingface]'"
     ) from error
 
+from .cached import cache_write, cached_attention
 from .capture import capture_forward
 from .errors import ShardwrightError
 from .gguf_files import from_gguf
@@ -50,6 +53,10 @@ def _attention(
             'use eager attention: build the model with attn_implementation="eager"',
             code=3,
         )
+    position = _positions.get()
+    if position is not None:
+        window = extras.get("sliding_window")
+        return _attention_over_cache(module, query, key, value, position, scaling, window)
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     result = scaled_dot_product_attention(
@@ -84,6 +91,9 @@ def _mask(
         for part in _and_parts(mask_function)
         if "packed_sequence_mask_function" not in part.__qualname__
     ]
+    if _positions.get() is not None:
+        _check_causal(parts, attention_mask)
+        return None
     if local_size is not None and kv_length <= local_size:
         parts = [part for part in parts if "sliding_window" not in part.__qualname__]
     from_start = (
@@ -187,21 +197,26 @@ def _returning_a_dict(forward: Callable) -> Callable:
     return tensors_of
 
 
+# --- generation ----------------------------------------------------------------------------------
+
+
 class _Cache:
     """What a transformers model asks of a cache; keys and values live in buffers of the model."""
 
     is_compileable = True
     is_sliding = (False,)
 
-    def __init__(self, model: torch.nn.Module, position: torch.Tensor, prefill: bool):
-        self.model, self.position, self.prefill = model, position, prefill
+    def __init__(self, model: torch.nn.Module, position: torch.Tensor):
+        self.model, self.position = model, position
 
     def update(self, key, value, layer, *args, **kwargs):
-        keys, values = getattr(self.model, f"k{layer}"), getattr(self.model, f"v{layer}")
-        keys.index_copy_(2, self.position, key)
-        values.index_copy_(2, self.position, value)
-        # A prompt attends to itself only, which is plain causal attention.
-        return (key, value) if self.prefill else (keys, values)
+        return tuple(
+            buffer.copy_(cache_write(buffer, self.position, new))
+            for buffer, new in (
+                (getattr(self.model, f"k{layer}"), key),
+                (getattr(self.model, f"v{layer}"), value),
+            )
+        )
 
     def get_seq_length(self, layer=0):
         return 0
@@ -213,63 +228,129 @@ class _Cache:
         return q_length, 0
 
 
+# Set while a graph with a cache is captured: where its tokens stand, i64 (B, S).
+_positions: contextvars.ContextVar[torch.Tensor | None] = contextvars.ContextVar(
+    "positions", default=None
+)
+
+
+def _attention_over_cache(module, query, key, value, position, scaling, window):
+    if not getattr(module, "is_causal", True):
+        raise ShardwrightError(
+            f"{type(module).__name__} is not causal, so it can't be generated from with a KV cache",
+            code=3,
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    grouped = key.shape[1] != query.shape[1]
+    result = cached_attention(query, key, value, position, scale, int(window or 0), grouped)
+    return result.transpose(1, 2).contiguous(), None
+
+
+def _check_causal(parts: list[Callable], attention_mask) -> None:
+    """Of a graph with a cache: its positions say all that the mask may say."""
+    plain = ("causal_mask_function", "sliding_window_overlay.")
+    other = [part.__qualname__ for part in parts if not part.__qualname__.startswith(plain)]
+    if other or attention_mask is not None:
+        raise ShardwrightError(
+            f"its attention mask ({', '.join(other) or 'given'}) is more than causal or a sliding "
+            "window, so it can't be generated from with a KV cache; compile it with --inference",
+            code=3,
+        )
+
+
+def prompt_lengths(length: int) -> list[int]:
+    """Tokens of the prompt graphs for a cache of `length` tokens: 32, 128, 512, ... up to 2048."""
+    steps = [32, 128, 512, 2048]
+    return [step for step in steps if step < length] + ([length] if length <= steps[-1] else [])
+
+
 def capture_generate(
-    model: transformers.PreTrainedModel, batch: int, length: int, prompt: int | None = None
-) -> dict:
-    """Two programs that share weights and a KV cache of `length` tokens.
+    model: transformers.PreTrainedModel,
+    batch: int,
+    length: int,
+    prompts: Sequence[int] | None = None,
+) -> dict[str, ExportedProgram]:
+    """Programs that share weights and a KV cache of `length` tokens: prompt_<S> for each length S
+    of `prompts` (default: `prompt_lengths`), and decode, which is the same for one token.
 
-    The cache is the buffers k<i>, v<i> (B, KV heads, length, D) of the model.
-    prefill: input_ids (B, prompt), position (prompt), last (1) -> logits (B, 1, V) of row `last`.
-    decode: input_ids (B, 1), position (1) -> logits (B, 1, V).
-    A shorter prompt is filled up at its end: decode masks what lies behind its position.
+    Inputs: input_ids (B, S), position (B, S), where each token stands; -1 pads: such a token is
+    not kept and sees nothing. last (B): the token whose logits are wanted (not of decode).
+    Output: logits (B, 1, V). The cache is the buffers k<i>, v<i> (B, KV heads, length, D).
     """
-    prompt = prompt or length
-    config = model.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    shape = (batch, kv_heads, length, head_dim)
-    names = [f"{kind}{layer}" for layer in range(config.num_hidden_layers) for kind in "kv"]
-    for name in names:
-        model.register_buffer(name, torch.zeros(shape, dtype=model.dtype), persistent=False)
+    prompts = sorted(set(prompt_lengths(length) if prompts is None else prompts))
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and length > limit:
+        raise ShardwrightError(
+            f"--seq {length} is more than the {limit} positions of the model; --seq {limit} works"
+        )
+    if not prompts or prompts[0] < 2 or prompts[-1] > length:
+        raise ShardwrightError(
+            f"prompts of {prompts} tokens: each must be at least 2 and at most --seq {length}"
+        )
+    sizes = _cache_sizes(model, batch)
+    for layer, (k_shape, v_shape) in enumerate(sizes):
+        for name, (heads, size) in ((f"k{layer}", k_shape), (f"v{layer}", v_shape)):
+            zeros = torch.zeros(batch, heads, length, size, dtype=model.dtype)
+            model.register_buffer(name, zeros, persistent=False)
     try:
-        ids = torch.zeros(batch, prompt, dtype=torch.long)
-        whole = {
-            "input_ids": ids,
-            "position": torch.arange(prompt),
-            "last": torch.tensor([prompt - 1]),
-        }
-        step = {"input_ids": ids[:, :1].clone(), "position": torch.tensor([length - 1])}
-        return {
-            "prefill": _capture_cached(model, whole, length),
-            "decode": _capture_cached(model, step, length),
-        }
+        programs = {f"prompt_{n}": _capture_cached(model, batch, n) for n in prompts}
+        return programs | {"decode": _capture_cached(model, batch, 1)}
     finally:
-        for name in names:
-            delattr(model, name)
+        for layer in range(len(sizes)):
+            delattr(model, f"k{layer}")
+            delattr(model, f"v{layer}")
 
 
-def _capture_cached(model: transformers.PreTrainedModel, inputs: dict, length: int):
-    prefill = "last" in inputs
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+def _cache_sizes(model, batch: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """(heads, size) of the keys and of the values of each layer: asked of the model itself."""
+    sizes = []
 
-    def hidden(input_ids, position):
-        # bool (1, 1, S, length): causal over the cache; a prompt attends to itself and needs none
-        mask = None if prefill else (torch.arange(length) <= position[:, None])[None, None]
-        return decoder(
-            input_ids=input_ids,
-            position_ids=position[None],
-            attention_mask=mask,
-            past_key_values=_Cache(model, position, prefill),
-            use_cache=True,
-        ).last_hidden_state
+    class Recorder(_Cache):
+        def update(self, key, value, layer, *args, **kwargs):
+            assert layer == len(sizes)
+            sizes.append(((key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])))
+            return key, value
 
-    def forward_prefill(input_ids, position, last):
-        return {"logits": head(hidden(input_ids, position).index_select(1, last))}
+    position = torch.zeros(batch, 1, dtype=torch.long)
+    with torch.no_grad(), ready_for_capture(model, {}):
+        _hidden(model, Recorder(model, position), torch.zeros_like(position))
+    if not sizes:
+        raise ShardwrightError(
+            f"{type(model).__name__} asks for no KV cache; compile it with --inference", code=3
+        )
+    return sizes
 
-    def forward_decode(input_ids, position):
-        return {"logits": head(hidden(input_ids, position))}
 
-    with _forward_replaced(model, forward_prefill if prefill else forward_decode):
+def _hidden(model, cache: _Cache, input_ids: torch.Tensor) -> torch.Tensor:
+    return model.get_decoder()(
+        input_ids=input_ids,
+        position_ids=cache.position.clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+def _capture_cached(model: transformers.PreTrainedModel, batch: int, tokens: int):
+    head = model.get_output_embeddings()
+    inputs = {
+        "input_ids": torch.zeros(batch, tokens, dtype=torch.long),
+        "position": torch.arange(tokens).repeat(batch, 1),
+        "last": torch.full((batch,), tokens - 1),
+    }
+    if tokens == 1:
+        del inputs["last"]
+
+    def forward(input_ids, position, last=None):
+        token = _positions.set(position)
+        try:
+            hidden = _hidden(model, _Cache(model, position), input_ids)
+        finally:
+            _positions.reset(token)
+        if last is not None:
+            hidden = hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))
+        return {"logits": head(hidden)}
+
+    with _forward_replaced(model, forward):
         return capture_forward(model, inputs)
 
 
@@ -277,9 +358,12 @@ def _capture_cached(model: transformers.PreTrainedModel, inputs: dict, length: i
 
 
 def load(
-    folder: str | os.PathLike, dtype: torch.dtype = torch.float32
+    folder: str | os.PathLike, dtype: torch.dtype | None = torch.float32
 ) -> transformers.PreTrainedModel:
-    """The model in a folder of config.json with safetensors, or of a llama model's GGUF file."""
+    """The model in a folder of config.json with safetensors, or of a llama model's GGUF file.
+
+    `dtype`: None for that of the weights, where f16 becomes f32.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ShardwrightError(
@@ -305,6 +389,9 @@ def load(
             '"architectures": ["LlamaForCausalLM"] would work',
             code=3,
         )
+    if dtype is None:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        dtype = torch.bfloat16 if config.dtype is torch.bfloat16 else torch.float32
     return kind.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
 
 
@@ -314,6 +401,24 @@ def tokenizer(folder: str | os.PathLike):
     if not any(folder.glob("*.safetensors")):
         folder = from_gguf(folder)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save_tokenizer(folder: str | os.PathLike, target: Path) -> None:
+    """What a PEF keeps to turn text into tokens and back: tokenizer.json, its configuration, the
+    chat template, and which tokens end a text. Nothing where the folder has no tokenizer."""
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        saved = tokenizer(folder)
+    except (OSError, ValueError):
+        return
+    saved.save_pretrained(target)
+    generation = Path(folder) / "generation_config.json"
+    config = json.loads(generation.read_text()) if generation.is_file() else {}
+    ends = config.get("eos_token_id", saved.eos_token_id)
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    if saved.eos_token_id is not None and saved.eos_token_id not in ends:
+        ends.append(saved.eos_token_id)
+    (target / "generation.json").write_text(json.dumps({"stop_tokens": ends}))
 
 
 def example_inputs(

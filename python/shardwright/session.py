@@ -1,15 +1,19 @@
 # load() and Session: a PEF on n chips, with NumPy or torch arrays in and out.
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ShardwrightError
+
+if TYPE_CHECKING:
+    from .text import Tokenizer
 
 # NumPy's names that differ from ours; torch's are the same, bfloat16 apart.
 _DTYPES = {
@@ -56,6 +60,9 @@ class Session:
         from . import _core
 
         self._core = _core.Session(path, _json_of_given(options))
+        # Of the last `generate`: time_to_first_token_s, prompt_tokens_per_s, tokens_per_s, and the
+        # tokens and seconds that they come from.
+        self.stats: dict[str, Any] = {}
 
     def run(self, inputs: Mapping[str, Any], graph: str | None = None) -> dict[str, Any]:
         """Runs `graph` (default: the first): arrays by input name -> arrays by output name.
@@ -72,6 +79,57 @@ class Session:
     def parameters(self, *, as_torch: bool = False) -> dict[str, Any]:
         """Whole arrays by name, gathered from the chips: NumPy (bf16 as float32), or torch."""
         return {name: from_core(value, as_torch) for name, value in self._core.parameters().items()}
+
+    def generate(
+        self,
+        prompts: Any,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop_tokens: Sequence[int] | None = None,
+    ) -> Iterator[Any]:
+        """Continues prompts token by token; the PEF was compiled with `generate=True`.
+
+        `prompts`: text (if the PEF holds a tokenizer), token ids (a list, or an array (tokens,)),
+        or a list of such, at most one a slot (the batch size). Yields the tokens of one prompt, or
+        (index of the prompt, token) of several. A sequence ends after `max_new_tokens`, at a token
+        of `stop_tokens` (default: those of the tokenizer; it is the last that is given), or when
+        the cache is full.
+        `temperature`: 0 always takes the likeliest token. `top_k`, `top_p`: draw from the k
+        likeliest, or the likeliest of that probability together. `repetition_penalty`: above 1
+        makes tokens that were there before less likely. The same `seed` gives the same text.
+        """
+        from .generation import generate
+
+        sampling = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "repetition_penalty": repetition_penalty,
+            "seed": seed,
+        }
+        return generate(self, prompts, max_new_tokens, sampling, stop_tokens)
+
+    def new_generator(self) -> Any:
+        """What `generate` and the server step through (`_core.Generator`)."""
+        from . import _core
+
+        return _core.Generator(self._core)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that the PEF holds, or None."""
+        from .text import Tokenizer
+
+        return Tokenizer.of(self)
+
+    def file(self, name: str) -> bytes | None:
+        """A file that goes along in the PEF ("tokenizer.json"), or None."""
+        return self._core.file(name)
 
     def measure(
         self, *, graph: str | None = None, runs: int | None = None, warmup: int | None = None

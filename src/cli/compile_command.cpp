@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/inspect.h"
 #include "cli/options.h"
@@ -35,6 +36,8 @@ struct Options {
   std::string precision;
   std::vector<std::string> dims;
   bool inference = false;
+  bool generate = false;
+  std::vector<int64_t> prompts;
   std::string optimization = "3";
   std::string rules_file;
   std::string chip_memory;
@@ -81,9 +84,11 @@ shard::Mode mode_of(const Options& o) {
 struct Capture {
   std::string path;
   bool temporary = false;
+  std::string files;  // a folder of what goes along in the PEF, if there is any
   ~Capture() {
     std::error_code ignored;
     if (temporary) fs::remove(path, ignored);
+    if (!files.empty()) fs::remove_all(files, ignored);
   }
 };
 
@@ -103,6 +108,11 @@ void capture_folder(const Options& o, Capture& capture) {
   if (o.batch_size > 0) command += fmt::format(" --batch {}", o.batch_size);
   if (o.seq > 0) command += fmt::format(" --seq {}", o.seq);
   if (!o.precision.empty()) command += fmt::format(" --precision {}", shell_quoted(o.precision));
+  if (o.generate) {
+    capture.files = capture.path + ".files";
+    command += fmt::format(" --generate --files {}", shell_quoted(capture.files));
+    if (!o.prompts.empty()) command += fmt::format(" --prompts {}", fmt::join(o.prompts, ","));
+  }
   const int status = std::system(command.c_str());
   if (status == 0) return;
   const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
@@ -128,6 +138,8 @@ void find_model(const Options& o, const Globals& globals, Progress& progress, Ca
     if (o.batch_size > 0) json["batch_size"] = o.batch_size;
     if (o.seq > 0) json["seq"] = o.seq;
     if (!o.precision.empty()) json["precision"] = o.precision;
+    if (o.generate) json["generate"] = true;
+    if (!o.prompts.empty()) json["prompts"] = o.prompts;
     progress.stage("capture", 0, 0);
     capture.path = globals.provider(json.dump());
     capture.temporary = true;
@@ -148,7 +160,8 @@ void find_model(const Options& o, const Globals& globals, Progress& progress, Ca
                                              "into a .pt2 file (python -m shardwright.capture)");
   for (const auto& [given, option] : {std::pair{o.batch_size > 0, "--batch-size"},
                                       {o.seq > 0, "--seq"},
-                                      {!o.precision.empty(), "--precision"}})
+                                      {!o.precision.empty(), "--precision"},
+                                      {!o.prompts.empty(), "--prompts"}})
     if (given)
       throw Error(ErrorCode::kUsage,
                   fmt::format("{}: a .pt2 file has its sizes and precision; leave the option out, "
@@ -189,10 +202,36 @@ void print_result(const compiler::CompileResult& result, double seconds) {
              seconds_text(seconds));
 }
 
+// What generation must know of the graphs, and of each logical file beside them.
+void describe_generation(const ir::Module& module, const Capture& capture,
+                         compiler::CompileOptions& options) {
+  for (const ir::Graph& graph : module.graphs)
+    for (const ir::Node& node : graph.nodes)
+      if (node.op == ops::find_op("cache_write")) {
+        const Shape& cache = graph.type(node.inputs[0]).shape;  // [B, KV heads, length, D]
+        options.recorded["batch-size"] = fmt::format("{}", cache[0]);
+        options.recorded["seq"] = fmt::format("{}", cache[2]);
+      }
+  if (!options.recorded.contains("seq"))
+    throw Error(ErrorCode::kUsage,
+                "--generate: this file's graphs have no KV cache; capture the model with "
+                "python -m shardwright.capture FOLDER --generate, or give its folder here");
+  options.recorded["generate"] = "true";
+  if (capture.files.empty() || !fs::is_directory(capture.files)) return;
+  for (const auto& entry : fs::directory_iterator(capture.files)) {
+    const auto file = MappedFile::open(entry.path().string());
+    options.files[entry.path().filename().string()] =
+        std::string(reinterpret_cast<const char*>(file->data()), static_cast<size_t>(file->size()));
+  }
+}
+
 int compile_model(const Options& o, const Globals& globals) {
-  if (!o.inference)
+  if (!o.inference && !o.generate)
     throw Error(ErrorCode::kUnsupported,
-                "training is not available yet: add --inference to compile the forward pass");
+                "training is not available yet: add --inference to compile the forward pass, or "
+                "--generate to write text");
+  if (!o.prompts.empty() && !o.generate)
+    throw Error(ErrorCode::kUsage, "--prompts: only --generate has prompt graphs; add --generate");
   compiler::CompileOptions options;
   options.mode = mode_of(o);
   options.model_name = name_of(o, globals);
@@ -224,6 +263,7 @@ int compile_model(const Options& o, const Globals& globals) {
   std::vector<frontend::DimChoice> dims;
   for (const std::string& text : o.dims) dims.push_back(frontend::parse_dim(text));
   ir::Module module = frontend::read_pt2(capture.path, dims);
+  if (o.generate) describe_generation(module, capture, options);
   if (options.until.empty()) options.output_path = pef_path(o, options.model_name);
   const compiler::CompileResult result = compiler::compile(std::move(module), options);
   progress.end();
@@ -319,6 +359,17 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
       ->allow_extra_args(false)
       ->group(globals.provider ? "" : "Options");
   c->add_flag("--inference", o->inference, "The forward pass alone");
+  c->add_flag("--generate", o->generate,
+              "Graphs that write text: prompts of several lengths and one token, which share the "
+              "weights and a KV cache of --seq tokens for -b sequences");
+  whole_number(
+      c->add_option("--prompts", o->prompts,
+                    "Tokens of the prompt graphs of --generate (default: 32,128,512,... up "
+                    "to --seq)"),
+      2)
+      ->type_name("N,N")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   one_of(c->add_option("-o,--optimization", o->optimization,
                        "Fusion of operators: -o0 none, -o1 by rules, -o3 the compiler's own "
                        "(default: 3)"),

@@ -209,6 +209,7 @@ void Pipeline::write() {
   stage("write", [&] {
     pef::WriteOptions write_options;
     write_options.report_json = result_.report_json;
+    write_options.files = options_.files;
     if (options_.progress)
       write_options.progress = [&](int64_t done, int64_t total) {
         options_.progress("write", done, total);

@@ -24,6 +24,7 @@ struct CompileOptions {
   int optimization = 3;
   std::string rules_file;
   std::map<std::string, std::string> recorded;  // options to keep in the manifest
+  std::map<std::string, std::string> files;     // to go along in the PEF: name -> content
   std::string until;                            // stop after this stage ("" : write the PEF)
   std::string dump_folder;        // the text of every stage, if given; made if it is not there
   std::set<std::string> without;  // passes to leave out

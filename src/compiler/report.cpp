@@ -228,7 +228,7 @@ ir::Module module_of_report(const std::string& report_json, const std::vector<Te
                   "the PEF's report does not belong to tensor '" + tensor.name + "'");
     tensor.bytes = {nullptr, views[i].data, views[i].type.bytes()};
     tensor.offset = 0;
-    tensor.strides = contiguous_strides(tensor.type.shape);
+    tensor.strides = views[i].strides;
   }
   return module;
 }

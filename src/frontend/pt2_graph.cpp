@@ -28,10 +28,12 @@ bool ignored(const std::string& name) {
 
 // "torch.ops.aten.linear.default" -> "linear"; other targets stay whole and are unknown.
 std::string operator_name(const std::string& target) {
-  constexpr std::string_view kAten = "torch.ops.aten.";
-  if (!target.starts_with(kAten)) return target;
-  const std::string name = target.substr(kAten.size());
-  return name.substr(0, name.find('.'));
+  for (const std::string_view library : {"torch.ops.aten.", "torch.ops.shardwright."}) {
+    if (!target.starts_with(library)) continue;
+    const std::string name = target.substr(library.size());
+    return name.substr(0, name.find('.'));
+  }
+  return target;
 }
 
 // "L__self__model.layers.0,model.layers.0,transformers...;..." -> the innermost module's path.

@@ -154,6 +154,17 @@ int Weights::find_equal(const std::string& name, const Entry& entry, std::string
   return -1;
 }
 
+int Weights::find_named(const std::string& name, const TensorType& type) const {
+  for (size_t i = 0; i < module_.tensors.size(); ++i) {
+    const ir::LogicalTensor& other = module_.tensors[i];
+    const auto& names = other.other_names;
+    if (other.type == type &&
+        (other.name == name || std::find(names.begin(), names.end(), name) != names.end()))
+      return static_cast<int>(i);
+  }
+  return -1;
+}
+
 int Weights::add(const std::string& name, Entry& entry, ir::InputRole role) {
   std::string key = fmt::format("{}@{}{}", entry.record, entry.offset, to_string(entry.type));
   for (int64_t stride : entry.strides) key += fmt::format(",{}", stride);
@@ -162,6 +173,8 @@ int Weights::add(const std::string& name, Entry& entry, ir::InputRole role) {
     return found->second;
   }
   const std::string_view bytes = archive_.read(entry.record);
+  if (bytes.empty() && entry.type.count() > 0)
+    if (const int index = find_named(name, entry.type); index >= 0) return index;
   check_extent(archive_.name() + ": tensor '" + name + "'", entry.type, entry.strides, entry.offset,
                static_cast<int64_t>(bytes.size()));
   int index = find_equal(name, entry, bytes);

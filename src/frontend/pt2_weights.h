@@ -18,7 +18,8 @@ std::optional<DType> dtype_of_number(int64_t number);
 TensorType type_of(const Field& tensor_meta, const Symbols& symbols);
 
 // Tensors by name, added to `module` (joined with equal ones: the same record in this program, or
-// equal bytes under the same name in another). The value is an index into Module::tensors.
+// equal bytes, or none, under the same name in another before). The value is an index into
+// Module::tensors.
 class Weights {
  public:
   Weights(const ZipArchive& archive, ir::Module& module) : archive_(archive), module_(module) {}
@@ -40,6 +41,7 @@ class Weights {
   void read_config(const std::string& folder, const std::string& program,
                    std::map<std::string, Entry>& entries);
   int add(const std::string& name, Entry& entry, ir::InputRole role);
+  int find_named(const std::string& name, const TensorType& type) const;
   int find_equal(const std::string& name, const Entry& entry, std::string_view bytes) const;
 
   const ZipArchive& archive_;

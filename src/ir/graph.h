@@ -33,7 +33,8 @@ struct Source {
 struct Node {
   const ops::OpDef* op = nullptr;
   ops::Attrs attrs;
-  std::vector<ValueId> inputs;  // by OpDef::arguments; kNoValue where absent
+  // By OpDef::arguments; kNoValue where absent. Optional ones at the end may be left out.
+  std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   int source = -1;  // index into Graph::sources
   int group = -1;   // index into Graph::groups; -1 alone

@@ -86,8 +86,8 @@ class Verifier {
       const bool is_list = argument.kind == ops::Argument::Kind::kTensors;
       if (!is_list && most < node.inputs.size() && argument.kind == ops::Argument::Kind::kTensor)
         CHECK(node.inputs[most] != kNoValue, what + ": operand " + argument.name + " is absent");
-      ++least;
       most = is_list ? node.inputs.size() : most + 1;
+      if (argument.kind != ops::Argument::Kind::kOptionalTensor) least = is_list ? least : most;
     }
     CHECK(node.inputs.size() >= least && node.inputs.size() <= most,
           what + " has " + std::to_string(node.inputs.size()) + " operands");

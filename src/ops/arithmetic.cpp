@@ -46,6 +46,13 @@ std::string sub_expansion(const Attrs& attrs, OperandTypes) {
   return other == "other" ? "" : "sub(x, " + other + ")";
 }
 
+std::string clamp_expansion(const Attrs& attrs, OperandTypes) {
+  std::string text = "x";
+  if (attrs.has("min")) text = "maximum(" + text + ", " + to_string(*attrs.find("min")) + ")";
+  if (attrs.has("max")) text = "minimum(" + text + ", " + to_string(*attrs.find("max")) + ")";
+  return text;
+}
+
 std::string rsub_expansion(const Attrs& attrs, OperandTypes) {
   const Attr* alpha = attrs.find("alpha");
   const bool scaled = alpha != nullptr && attrs.number("alpha") != 1;
@@ -107,6 +114,14 @@ const OpDef rsub{
     .rule_for = elementwise_rule,
     .expansion_for = rsub_expansion,
     .samples = {"x: f32[3, 5], other: f32[]", "x: f32[4], other: f32[4], alpha=2"},
+};
+
+const OpDef clamp{
+    .name = "clamp",
+    .arguments = "x[self], min: number?, max: number?",
+    .rule_for = elementwise_rule,
+    .expansion_for = clamp_expansion,
+    .samples = {"x: f32[3, 5], min=-0.5, max=0.5", "x: i64[4], min=0", "x: bf16[7], max=1"},
 };
 
 const OpDef mul{

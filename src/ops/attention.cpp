@@ -11,11 +11,13 @@
 namespace shardwright::ops {
 namespace {
 
-enum Operand : size_t { kQuery = 0, kKey = 1, kValue = 2, kMask = 3 };
+enum Operand : size_t { kQuery = 0, kKey = 1, kValue = 2, kMask = 3, kPosition = 4 };
 
 [[noreturn]] void fail(ErrorCode code, const std::string& message) { throw Error(code, message); }
 
-bool has_mask(OperandTypes operands) { return operands.size() > kMask && operands[kMask]; }
+bool has(OperandTypes operands, Operand operand) {
+  return operands.size() > operand && operands[operand];
+}
 
 // Query heads per KV head, from the attribute or, on whole tensors, from the types. (A chip can't
 // tell: 5 of 9 query heads use 2 of 3 KV heads.)
@@ -46,9 +48,21 @@ void check_operands(const Attrs& attrs, OperandTypes operands) {
       fail(ErrorCode::kUnsupported, "query is " + to_string(query) + " and " +
                                         (i == kKey ? "key " : "value ") + to_string(*operands[i]) +
                                         "; supported: equally many dimensions, 2 to 4");
-  if (has_mask(operands) && operands[kMask]->ndim() > query.ndim())
+  if (has(operands, kMask) && operands[kMask]->ndim() > query.ndim())
     fail(ErrorCode::kUsage, "attn_mask is " + to_string(*operands[kMask]) +
                                 ", which has more dimensions than query " + to_string(query));
+  if (attrs.integer("window", 0) < 0 ||
+      (attrs.integer("window", 0) > 0 && !has(operands, kPosition)))
+    fail(ErrorCode::kUsage, "window is " + std::to_string(attrs.integer("window", 0)) +
+                                "; it is 0 (none) or, with positions, 1 or more");
+  if (!has(operands, kPosition)) return;
+  const TensorType& position = *operands[kPosition];
+  if (query.ndim() != 4 || position != TensorType{DType::kI64, {query.shape[0], query.shape[2]}})
+    fail(ErrorCode::kUsage, "position is " + to_string(position) +
+                                "; it must be i64, one for each batch entry and row of query " +
+                                to_string(query));
+  if (attrs.boolean("is_causal", false))
+    fail(ErrorCode::kUsage, "position and is_causal both say which keys are seen; give one");
 }
 
 std::string attention_rule(const Attrs& attrs, OperandTypes operands) {
@@ -71,7 +85,7 @@ std::string attention_rule(const Attrs& attrs, OperandTypes operands) {
   value.insert(value.end(), {"k", "e"});
   result.insert(result.end(), {"q", "e"});
   std::string mask = "-";
-  if (has_mask(operands)) {
+  if (has(operands, kMask)) {
     const Shape& shape = operands[kMask]->shape;
     std::vector<std::string> scores = query;
     scores.back() = "k";
@@ -82,6 +96,9 @@ std::string attention_rule(const Attrs& attrs, OperandTypes operands) {
     mask = join_words(words);
   }
   return join_words(query) + ", " + join_words(key) + ", " + join_words(value) + ", " + mask +
+         (has(operands, kPosition)      ? ", b q"
+          : operands.size() > kPosition ? ", -"
+                                        : "") +
          " -> " + join_words(result) + "; k d e: whole";
 }
 
@@ -89,9 +106,11 @@ std::string attention_rule(const Attrs& attrs, OperandTypes operands) {
 std::string attention_expansion(const Attrs& attrs, OperandTypes operands) {
   if (attrs.integer("group", 0) > 0) return "";
   std::string text = "attention(query, key, value, ";
-  text += has_mask(operands) ? "attn_mask" : "-";
+  text += has(operands, kMask) ? "attn_mask" : "-";
+  if (has(operands, kPosition)) text += ", position";
   if (attrs.boolean("is_causal", false)) text += ", is_causal=true";
   if (attrs.has("scale")) text += ", scale=" + to_string(*attrs.find("scale"));
+  if (attrs.integer("window", 0) > 0) text += ", window=" + std::to_string(attrs.integer("window"));
   return text + ", group=" + std::to_string(group_of(attrs, operands)) + ")";
 }
 
@@ -144,6 +163,7 @@ void attention_reference(const RefCall& call) {
   const int64_t group = group_of(call.attrs, heads);
   const int64_t head_begin = call.begin("h");
   const bool causal = call.attrs.boolean("is_causal", false);
+  const int64_t window = call.attrs.integer("window", 0);
   const double scale = scale_of(call.attrs, q.size[3]);
   const auto at = [](const RefTensor& tensor, const FourDims& dims, int64_t b, int64_t h, int64_t s,
                      int64_t d) {
@@ -170,6 +190,11 @@ void attention_reference(const RefCall& call) {
         score = !boolean ? score + m : m != 0 ? score : -INFINITY;
       }
       if (causal && j > call.begin("q") + i) score = -INFINITY;
+      if (call.has(kPosition)) {
+        const double p = call.in(kPosition).data[static_cast<size_t>(b * q.size[2] + i)];
+        const auto key = static_cast<double>(j);
+        if (key > p || (window > 0 && key <= p - static_cast<double>(window))) score = -INFINITY;
+      }
       scores[static_cast<size_t>(j)] = score;
     }
     softmax_row(scores);
@@ -208,6 +233,10 @@ class AttentionKernel : public Kernel {
     args_.query_begin = spec.begin("q");
     args_.head_begin = spec.begin("h");
     args_.queries_per_kv = std::max<int64_t>(attrs.integer("group", 0), 1);
+    args_.window = attrs.integer("window", 0);
+    has_position_ = spec.operands.size() > kPosition && spec.operands[kPosition].present;
+    if (has_position_)
+      std::copy_n(spec.operands[kPosition].strides.begin(), 2, args_.position_strides);
     has_mask_ = spec.operands.size() > kMask && spec.operands[kMask].present;
     if (has_mask_) {
       const FourDims mask = four_dims(spec.operands[kMask]);
@@ -229,6 +258,7 @@ class AttentionKernel : public Kernel {
     args.v.data = operands[kValue];
     args.out.data = results[0];
     args.mask = has_mask_ ? operands[kMask] : nullptr;
+    if (has_position_) args.positions = static_cast<const int64_t*>(operands[kPosition]);
     args.scratch = scratch;
     kernels::attention(member, args);
   }
@@ -245,6 +275,7 @@ class AttentionKernel : public Kernel {
 
   kernels::AttentionArgs args_;
   bool has_mask_ = false;
+  bool has_position_ = false;
   bool empty_ = false;
   int64_t scratch_bytes_ = 0;
 };
@@ -269,14 +300,16 @@ double attention_flops(const Attrs& attrs, const Rule& rule) {
 
 }  // namespace
 
-// A row that sees no key gives zeros. group: query heads per KV head of the whole model (0: told by
-// the types, in imported graphs only).
+// A row that sees no key gives zeros. position [B, Sq]: a row at p sees the keys (p - window, p] of
+// a KV cache, all up to p if window is 0, none if p is -1 (padding). group: query heads per KV head
+// of the whole model (0: told by the types, in imported graphs only).
 const OpDef attention{
     .name = "attention",
-    .aliases = {"scaled_dot_product_attention"},
+    .aliases = {"scaled_dot_product_attention", "cached_attention"},
     .arguments =
-        "query, key, value, attn_mask?, dropout_p: float = 0.0, is_causal: bool = false, "
-        "scale: float?, enable_gqa: bool = false, group: int = 0",
+        "query, key, value, attn_mask?, position?, dropout_p: float = 0.0, is_causal: bool = "
+        "false, "
+        "scale: float?, enable_gqa: bool = false, window: int = 0, group: int = 0",
     .rule_for = attention_rule,
     .linear = {"value"},
     .result_dtypes = attention_dtypes,
@@ -300,6 +333,10 @@ const OpDef attention{
             "query: f32[5, 4, 8], key: f32[5, 9, 8], value: f32[5, 9, 3], "
             "attn_mask: f32[5, 1, 9], group=1",
             "query: f32[1, 5, 1, 8], key: f32[1, 1, 130, 8], value: f32[1, 1, 130, 8], group=5",
+            "query: f32[2, 6, 1, 8], key: f32[2, 2, 70, 8], value: f32[2, 2, 70, 8], "
+            "position: i64[2, 1] < 70, group=3",
+            "query: bf16[2, 4, 9, 8], key: bf16[2, 2, 40, 8], value: bf16[2, 2, 40, 8], "
+            "position: i64[2, 9] < 40, window=6, group=2",
         },
 };
 

@@ -9,6 +9,7 @@
   OP(add)                   \
   OP(sub)                   \
   OP(rsub)                  \
+  OP(clamp)                 \
   OP(mul)                   \
   OP(div)                   \
   OP(floor_divide)          \
@@ -114,6 +115,7 @@
   OP(gather)                \
   OP(index)                 \
   OP(index_copy)            \
+  OP(cache_write)           \
   OP(one_hot)               \
   /* between chips */       \
   OP(exchange)

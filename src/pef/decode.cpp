@@ -73,7 +73,8 @@ class Decoder {
             .type = type(tensor.type()),
             .trainable = tensor.trainable(),
             .constant = tensor.constant(),
-            .offset_bytes = tensor.offset_bytes()};
+            .offset_bytes = tensor.offset_bytes(),
+            .repeated = tensor.repeated()};
   }
 
   Piece piece(const fb::Piece& piece) {

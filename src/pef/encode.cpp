@@ -49,7 +49,7 @@ Offset<fb::Tensor> encode(FlatBufferBuilder& builder, const Tensor& tensor) {
   const auto other_names = strings(builder, tensor.other_names);
   const auto type = encode(builder, tensor.type);
   return fb::CreateTensor(builder, name, other_names, type, tensor.trainable, tensor.constant,
-                          tensor.offset_bytes);
+                          tensor.offset_bytes, tensor.repeated);
 }
 
 Offset<fb::Plan> encode(FlatBufferBuilder& builder, const Plan& plan) {

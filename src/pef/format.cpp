@@ -41,7 +41,7 @@ std::string printable_producer(std::span<const std::byte> file) {
 
 SegmentInfo decode_segment(const fb::Segment& segment) {
   SegmentInfo info;
-  if (segment.kind() > static_cast<uint8_t>(SegmentKind::kReport))
+  if (segment.kind() > static_cast<uint8_t>(SegmentKind::kFile))
     broken(fmt::format("the index has a segment of unknown kind {}", segment.kind()));
   info.kind = static_cast<SegmentKind>(segment.kind());
   if (segment.name() == nullptr || segment.name()->size() > kMaxNameBytes)

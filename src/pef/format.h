@@ -24,7 +24,9 @@ inline constexpr int64_t kStateOffset = 56;  // of the state, a u32, in the head
 inline constexpr uint32_t kStateComplete = 1;
 inline constexpr size_t kMaxNameBytes = 1024;
 
-enum class SegmentKind : uint8_t { kManifest, kChip, kProgram, kWeights, kReport };
+enum class SegmentKind : uint8_t { kManifest, kChip, kProgram, kWeights, kReport, kFile };
+
+inline constexpr const char* kFilesFolder = "files/";  // of the names of kFile segments
 
 struct SegmentInfo {
   SegmentKind kind = SegmentKind::kManifest;

@@ -40,13 +40,20 @@ Range byte_range(const Buffer& buffer) {
   return {buffer.offset_bytes, checked_add(buffer.offset_bytes, end)};
 }
 
+int64_t stored_bytes(const Tensor& tensor) {
+  return tensor.repeated ? dtype_bytes(tensor.type.dtype) : checked_bytes(tensor.type);
+}
+
 uint64_t features_of(const Manifest& manifest) {
+  uint64_t features = 0;
+  for (const Tensor& tensor : manifest.tensors)
+    if (tensor.repeated) features |= kRepeatedTensors;
   for (const Plan& plan : manifest.plans)
     for (const ChipPlan& chip : plan.chips)
       for (const Program& program : chip.programs)
         for (const Step& step : program.steps)
-          if (step.is_fused()) return kFusedSteps;
-  return 0;
+          if (step.is_fused()) return features | kFusedSteps;
+  return features;
 }
 
 }  // namespace shardwright::pef

@@ -16,12 +16,15 @@
 namespace shardwright::pef {
 
 inline constexpr int kMajor = 1;
-inline constexpr int kMinor = 1;        // 1: fused steps, who wrote each operand
+// 1: fused steps, who wrote each operand; 2: repeated tensors
+inline constexpr int kMinor = 2;
 inline constexpr int kOldestMinor = 1;  // that is still read
 
 // Bits of the header that a reader must know.
-inline constexpr uint64_t kFusedSteps = 1;  // some program has fused steps
-inline constexpr uint64_t kKnownFeatures = kFusedSteps;
+inline constexpr uint64_t kFusedSteps = 1;       // some program has fused steps
+inline constexpr uint64_t kRepeatedTensors = 2;  // some tensor is one element, many times
+inline constexpr uint64_t kFiles = 4;            // files go along with the model
+inline constexpr uint64_t kKnownFeatures = kFusedSteps | kRepeatedTensors | kFiles;
 
 // A logical tensor: stored whole, once, row-major.
 struct Tensor {
@@ -33,7 +36,11 @@ struct Tensor {
       false;  // made by the compiler or lifted by torch.export: not a parameter of the user
   int64_t offset_bytes = -1;  // in the weights segment; set by the writer; -1: the file does not
                               // hold its bytes
+  bool repeated = false;  // all elements are equal: the file holds one of them (an empty KV cache)
 };
+
+// Bytes of a tensor in the file.
+int64_t stored_bytes(const Tensor& tensor);
 
 struct Signature {  // of a user input or output
   std::string name;

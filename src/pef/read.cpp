@@ -2,6 +2,7 @@
 #include "pef/read.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <atomic>
 #include <cstring>
@@ -143,7 +144,7 @@ void File::read_metadata(int n_chips) {
     if (tensor.offset_bytes != -1 &&
         (tensor.offset_bytes < 0 || tensor.offset_bytes % kTensorAlignBytes != 0 ||
          !range_fits(static_cast<uint64_t>(tensor.offset_bytes),
-                     static_cast<uint64_t>(checked_bytes(tensor.type)),
+                     static_cast<uint64_t>(stored_bytes(tensor)),
                      static_cast<uint64_t>(state.weights->size_bytes))))
       broken("damaged: tensor " + tensor.name + " lies outside the weights");
 }
@@ -157,6 +158,10 @@ void File::read_segment(const SegmentInfo& segment, int n_chips) {
       return;
     case SegmentKind::kReport:
       report_json_.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      return;
+    case SegmentKind::kFile:
+      if (!segment.name.starts_with(kFilesFolder)) misplaced();
+      files_.push_back(segment.name.substr(std::string_view(kFilesFolder).size()));
       return;
     case SegmentKind::kWeights:
       if (state_->weights != nullptr) misplaced();
@@ -186,7 +191,7 @@ TensorView File::tensor(int index, bool verify) const {
   if (tensor.offset_bytes < 0)
     throw Error(ErrorCode::kUsage, path_ + " was written without weights: " + tensor.name +
                                        " has no bytes. Compile it again with the weights");
-  const int64_t size = tensor.type.bytes();
+  const int64_t size = stored_bytes(tensor);
   for (int64_t leaf = tensor.offset_bytes / kLeafBytes;
        verify && leaf * kLeafBytes < tensor.offset_bytes + size; ++leaf)
     if (!state_->touch_leaf(static_cast<size_t>(leaf)))
@@ -196,7 +201,9 @@ TensorView File::tensor(int index, bool verify) const {
                       path_, tensor.name, state_->weights->offset_bytes + leaf * kLeafBytes,
                       std::min(state_->weights->offset_bytes + (leaf + 1) * kLeafBytes,
                                state_->weights->end_bytes())));
-  return {tensor.type, contiguous_strides(tensor.type.shape),
+  return {tensor.type,
+          tensor.repeated ? Strides(tensor.type.shape.size(), 0)
+                          : contiguous_strides(tensor.type.shape),
           state_->bytes(state_->weights->offset_bytes + tensor.offset_bytes, size).data()};
 }
 
@@ -207,6 +214,17 @@ void File::verify_deep() const {
           fmt::format("{}: damaged: MiB {} of the weights has another digest than the index "
                       "says",
                       path_, leaf));
+}
+
+std::string_view File::file(const std::string& name) const {
+  for (const SegmentInfo& segment : state_->segments)
+    if (segment.kind == SegmentKind::kFile && segment.name == kFilesFolder + name) {
+      const auto bytes = state_->bytes(segment);
+      return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    }
+  throw Error(ErrorCode::kUsage,
+              fmt::format("{} holds no file '{}'; it holds {}", path_, name,
+                          files_.empty() ? "none" : fmt::format("{}", fmt::join(files_, ", "))));
 }
 
 std::vector<File::Segment> File::segments() const {

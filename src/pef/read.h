@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pef/fused.h"
@@ -27,12 +28,15 @@ class File {
   // are equal.
   const std::string& digest() const { return digest_; }
   int64_t size_bytes() const { return size_bytes_; }
-  // The whole, contiguous tensor in the mapping. Its leaves are hashed when first touched (throws
+  // The whole tensor in the mapping: contiguous, or strides of 0 over the one element of a repeated
+  // one. Its leaves are hashed when first touched (throws
   // Error(kBrokenFile)) unless `verify` is false. Threads may call it together: each leaf is hashed
   // once. Throws Error(kUsage) where the file was written without the tensor's bytes.
   TensorView tensor(int index, bool verify = true) const;
-  // Its bytes alone, not hashed: for a reader that has called tensor(), or was told not to check.
-  const std::byte* tensor_bytes(int index) const { return tensor(index, false).data; }
+  // The names of the files that go along with the model (WriteOptions::files), and one's content.
+  // Throws Error(kUsage) for another name.
+  const std::vector<std::string>& files() const { return files_; }
+  std::string_view file(const std::string& name) const;
   // Hashes every byte of the weights (open() has accounted for all others). Throws
   // Error(kBrokenFile).
   void verify_deep() const;
@@ -53,6 +57,7 @@ class File {
   std::unique_ptr<State> state_;
   Manifest manifest_;
   std::string report_json_;
+  std::vector<std::string> files_;
   std::string path_;
   std::string digest_;
   int64_t size_bytes_ = 0;

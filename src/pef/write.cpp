@@ -20,6 +20,12 @@ std::span<const std::byte> as_span(const std::string& text) {
   return std::as_bytes(std::span(text));
 }
 
+// A view that sees one element again and again.
+bool is_repeated(const TensorView& view) {
+  return view.type.count() > 1 && std::all_of(view.strides.begin(), view.strides.end(),
+                                              [](int64_t stride) { return stride == 0; });
+}
+
 // Copies elements of a strided view into contiguous memory, row-major, a part at a time.
 class RowMajor {
  public:
@@ -92,8 +98,9 @@ class Writer {
       tensor.offset_bytes = -1;
       if (views_[i].data == nullptr && tensor.type.count() > 0) continue;
       CHECK(views_[i].type == tensor.type, tensor.name);
+      tensor.repeated = is_repeated(views_[i]);
       tensor.offset_bytes = round_up(weights_bytes_, kTensorAlignBytes);
-      weights_bytes_ = tensor.offset_bytes + tensor.type.bytes();
+      weights_bytes_ = tensor.offset_bytes + stored_bytes(tensor);
     }
   }
 
@@ -117,6 +124,8 @@ class Writer {
         add_chip(p, c, "plan/" + std::to_string(plan.n_chips) + "/chip/" + std::to_string(c) + "/");
     }
     add(SegmentKind::kReport, "report.json", options_.report_json);
+    for (const auto& [name, content] : options_.files)
+      add(SegmentKind::kFile, kFilesFolder + name, content);
     add(SegmentKind::kWeights, "weights", {}).size_bytes = weights_bytes_;
   }
 
@@ -144,7 +153,7 @@ class Writer {
       end = segment.end_bytes();
     }
     header_.producer = manifest_.producer;
-    header_.required_features = features_of(manifest_);
+    header_.required_features = features_of(manifest_) | (options_.files.empty() ? 0 : kFiles);
     header_.index_offset_bytes = round_up(end, kPageBytes);
     // Digests have a fixed size: the index has its final size before they are known.
     header_.index_bytes = static_cast<int64_t>(encode_index(segments_).size());
@@ -169,7 +178,9 @@ class Writer {
       const std::string zeros(static_cast<size_t>(manifest_.tensors[i].offset_bytes - position),
                               '\0');
       if (!zeros.empty()) put(as_span(zeros));
-      RowMajor elements(views_[i]);
+      RowMajor elements(manifest_.tensors[i].repeated
+                            ? TensorView{{views_[i].type.dtype, {}}, {}, views_[i].data}
+                            : views_[i]);
       for (auto piece = elements.next(room, kPieceBytes); !piece.empty();
            piece = elements.next(room, kPieceBytes))
         put(piece);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@ namespace shardwright::pef {
 
 struct WriteOptions {
   std::string report_json = "{}";  // the explain data
+  // What goes along with the model, by name ("tokenizer.json"): kept as it is.
+  std::map<std::string, std::string> files = {};
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress = {};
 };
 

@@ -1,6 +1,7 @@
 // One chip: loading its pieces, making its kernels, walking its steps.
 #include "runtime/chip.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -66,21 +67,31 @@ void Chip::check_loaded(const std::string& path) const {
 void Chip::load_piece(Member& member, const pef::Piece& piece) {
   const pef::Tensor& tensor = file_.manifest().tensors[static_cast<size_t>(piece.tensor)];
   const int64_t element_bytes = dtype_bytes(tensor.type.dtype);
-  const std::byte* from = file_.tensor_bytes(piece.tensor) + piece.offset * element_bytes;
+  const std::byte* from =
+      file_.tensor(piece.tensor, false).data;  // what was hashed, or need not be
   std::byte* to = parameters_.data() + piece.memory_offset_bytes;
   if (element_count(piece.shape) == 0) return;
+  Strides strides = piece.strides;
+  if (!tensor.repeated) {
+    from += piece.offset * element_bytes;
+  } else {
+    // The memory is zero already, and its pages need not be there before they are used.
+    if (std::all_of(from, from + element_bytes, [](std::byte b) { return b == std::byte{}; }))
+      return;
+    std::fill(strides.begin(), strides.end(), 0);
+  }
   if (piece.layout == ops::Layout::kPanels) {
     kernels::pack_panels(member, {.n = piece.shape[0],
                                   .k = piece.shape[1],
                                   .w = from,
                                   .w_dtype = tensor.type.dtype,
-                                  .stride_n = piece.strides[0],
-                                  .stride_k = piece.strides[1],
+                                  .stride_n = strides[0],
+                                  .stride_k = strides[1],
                                   .panels = to,
                                   .panels_dtype = kernels::panel_dtype(tensor.type.dtype)});
     return;
   }
-  const kernels::StridedCopy copy(element_bytes, piece.shape, piece.strides,
+  const kernels::StridedCopy copy(element_bytes, piece.shape, strides,
                                   contiguous_strides(piece.shape));
   copy.run(member, from, to);
 }

@@ -228,7 +228,12 @@ SharedBytes Session::parameter(int index) const {
   // Start from the file: parts that no chip needs (a tensor without users) are as they were
   // compiled.
   const TensorView view = state_->file->tensor(index);
-  std::copy_n(view.data, tensor.type.bytes(), whole);
+  if (!tensor.repeated) {
+    std::copy_n(view.data, tensor.type.bytes(), whole);
+  } else {
+    const int64_t size = dtype_bytes(tensor.type.dtype);
+    for (int64_t i = 0; i < tensor.type.bytes(); i += size) std::copy_n(view.data, size, whole + i);
+  }
   for (size_t chip = 0; chip < state_->chips.size(); ++chip) {
     const auto& pieces = state_->plan->chips[chip].pieces;
     for (size_t i = 0; i < pieces.size(); ++i)

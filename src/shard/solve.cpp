@@ -86,6 +86,65 @@ double seconds_of_graph(const Formulation& f, size_t g, const std::vector<int>& 
   return seconds_of(total);
 }
 
+double flops_of_graph(const Formulation& f, size_t g) {
+  double flops = 0;
+  for (size_t n = 0; n < f.facts[g].graph->nodes.size(); ++n) {
+    const ir::Node& node = f.facts[g].graph->nodes[n];
+    flops += ops::flops_of(*node.op, node.attrs, *f.facts[g].rules[n]);
+  }
+  return flops;
+}
+
+constexpr int kOpen = -1;
+
+// Chooses for the variables of one graph and the stored tensors that it reads; what is chosen
+// already stays, and its costs are those of its readers.
+void minimise_graph(const Formulation& f, size_t g, std::vector<int>* choice) {
+  Problem problem;
+  std::vector<int> variables;                                 // of f, by their index in `problem`
+  std::vector<int> index(f.problem.variables.size(), kOpen);  // and the other way
+  const auto add = [&](int variable) {
+    const auto v = static_cast<size_t>(variable);
+    if ((*choice)[v] != kOpen || index[v] != kOpen) return;
+    index[v] = static_cast<int>(variables.size());
+    variables.push_back(variable);
+    problem.variables.push_back(f.problem.variables[v]);
+  };
+  for (const int variable : f.graphs[g].inputs) add(variable);
+  for (const int variable : f.graphs[g].nodes) add(variable);
+  for (const auto& [value, variable] : f.graphs[g].hubs) add(variable);
+  for (size_t t = 0; t < f.problem.tables.size(); ++t) {
+    if (f.graph_of_table[t] != static_cast<int>(g)) continue;
+    const Problem::Table& table = f.problem.tables[t];
+    const int a = index[static_cast<size_t>(table.a)], b = index[static_cast<size_t>(table.b)];
+    if (a != kOpen && b != kOpen) {
+      problem.tables.push_back({a, b, table.costs});
+      continue;
+    }
+    if (a == kOpen && b == kOpen) continue;
+    const size_t columns = f.problem.variables[static_cast<size_t>(table.b)].costs.size();
+    std::vector<Cost>& costs = problem.variables[static_cast<size_t>(a != kOpen ? a : b)].costs;
+    const auto chosen =
+        static_cast<size_t>((*choice)[static_cast<size_t>(a != kOpen ? table.b : table.a)]);
+    for (size_t i = 0; i < costs.size(); ++i)
+      costs[i] += (*table.costs)[a != kOpen ? i * columns + chosen : chosen * columns + i];
+  }
+  const std::vector<int> found = minimise(problem);
+  for (size_t i = 0; i < found.size(); ++i) (*choice)[static_cast<size_t>(variables[i])] = found[i];
+}
+
+// One graph after the other, those of little work first: they run most often (decode), and where a
+// stored tensor lies is decided by the first that reads it. Together they would be one problem
+// whose width grows with their number (docs/decisions/0010).
+std::vector<int> minimise_graphs(const Formulation& f) {
+  std::vector<std::pair<double, size_t>> order;
+  for (size_t g = 0; g < f.graphs.size(); ++g) order.emplace_back(flops_of_graph(f, g), g);
+  std::sort(order.begin(), order.end());
+  std::vector<int> choice(f.problem.variables.size(), kOpen);
+  for (const auto& [flops, g] : order) minimise_graph(f, g, &choice);
+  return choice;
+}
+
 }  // namespace
 
 const char* mode_name(Mode mode) {
@@ -96,7 +155,7 @@ const char* mode_name(Mode mode) {
 std::vector<Solution> solve(const ir::Module& module, const SolveOptions& options) {
   const SolveOptions effective = checked(module, options);
   const Formulation f(module, effective);
-  const std::vector<int> choice = minimise(f.problem);
+  const std::vector<int> choice = minimise_graphs(f);
   std::vector<Solution> solutions;
   for (size_t g = 0; g < module.graphs.size(); ++g) {
     Solution s = read_off(f, g, choice);

@@ -61,8 +61,9 @@ struct Solution {
   double seconds = 0;              // modelled, of this graph
 };
 
-// Solves all graphs of a module together: one variable for each parameter or buffer that graphs
-// share. Exact (bucket elimination). Throws Error(kUsage): batch smaller than the chips (M1: says
+// Solves the graphs of a module one after another, that of least work first; parameters and buffers
+// that it shares with later ones stay as it stores them. Each is solved exactly (bucket
+// elimination). Throws Error(kUsage): batch smaller than the chips (M1: says
 // the smallest batch that works), a fixed split that can't be had.
 std::vector<Solution> solve(const ir::Module& module, const SolveOptions& options);
 

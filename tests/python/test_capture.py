@@ -230,44 +230,60 @@ def test_positions_without_mask_are_refused():
         )
 
 
-# --- prefill and decode -------------------------------------------------------------------------
+# --- generation ---------------------------------------------------------------------------------
 
 
-def test_prefill_and_decode_equal_the_model_without_a_cache():
-    model, length, prompt = by_name("llama_9_3").model(), 12, 6
-    programs = huggingface.capture_generate(model, batch=2, length=length, prompt=prompt)
+def test_programs_with_a_cache_equal_the_model_without():
+    model, length = by_name("mistral").model(), 24
+    programs = huggingface.capture_generate(model, batch=2, length=length, prompts=[6])
     assert not [name for name, _ in model.named_buffers() if name.startswith(("k0", "v0"))]
     modules = {name: program.module() for name, program in programs.items()}
     ids = zoo.tokens(2, length)["input_ids"]
-    used = 4  # two rows of the prompt are filling
+    used = [4, 6]  # of the first row's prompt two tokens are padding
+    position = torch.tensor([[0, 1, 2, 3, -1, -1], [0, 1, 2, 3, 4, 5]])
     with torch.no_grad():
-        expected = model(ids).logits
-        first = modules["prefill"](
-            input_ids=ids[:, :prompt], position=torch.arange(prompt), last=torch.tensor([used - 1])
-        )
-        torch.testing.assert_close(
-            first["logits"][:, 0], expected[:, used - 1], rtol=1e-4, atol=1e-5
-        )
-        for name, buffer in modules["prefill"].named_buffers():
+        want = model(ids).logits
+        got = modules["prompt_6"](
+            input_ids=ids[:, :6], position=position, last=torch.tensor(used) - 1
+        )["logits"]
+        for row in range(2):
+            torch.testing.assert_close(got[row, 0], want[row, used[row] - 1], rtol=1e-4, atol=1e-5)
+        for name, buffer in modules["prompt_6"].named_buffers():
             if name.startswith(("k", "v")):
                 modules["decode"].get_buffer(name).copy_(buffer)
-        for i in range(used, length):
-            logits = modules["decode"](input_ids=ids[:, i : i + 1], position=torch.tensor([i]))[
-                "logits"
-            ]
-            torch.testing.assert_close(logits[:, 0], expected[:, i], rtol=1e-4, atol=1e-5)
+        for step in range(length - 6):
+            at = torch.tensor(used) + step
+            got = modules["decode"](
+                input_ids=ids[torch.arange(2), at][:, None], position=at[:, None]
+            )["logits"]
+            for row in range(2):
+                torch.testing.assert_close(got[row, 0], want[row, at[row]], rtol=1e-4, atol=1e-5)
 
 
-def test_cache_buffers_take_no_room_in_the_file(tmp_path):
-    path = capture.save(
-        huggingface.capture_generate(by_name("llama_9_3").model(), 1, 32), tmp_path / "g.pt2"
-    )
+def test_programs_share_weights_and_caches_take_no_room_in_the_file(tmp_path):
+    model = by_name("llama_9_3").model()
+    path = capture.save(huggingface.capture_generate(model, 1, 32, [4, 8]), tmp_path / "g.pt2")
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         config = json.loads(archive.read("g/data/constants/decode_constants_config.json"))["config"]
         record = archive.getinfo(f"g/data/constants/{config['k0']['path_name']}")
-    assert {"g/models/prefill.json", "g/models/decode.json"} <= names
+        sizes = [
+            entry.file_size
+            for entry in archive.infolist()
+            if entry.filename.startswith("g/data/weights/") and "config" not in entry.filename
+        ]
+    assert {"g/models/decode.json", "g/models/prompt_4.json", "g/models/prompt_8.json"} <= names
     assert record.file_size == 4 and config["k0"]["tensor_meta"]["strides"] == [{"as_int": 0}] * 4
+    weights = sum(p.numel() * 4 for p in model.parameters())  # the head is the embedding
+    assert weights <= sum(sizes) < 1.1 * weights
+
+
+def test_lengths_of_prompt_programs():
+    assert huggingface.prompt_lengths(20) == [20]
+    assert huggingface.prompt_lengths(32) == [32]
+    assert huggingface.prompt_lengths(600) == [32, 128, 512, 600]
+    assert huggingface.prompt_lengths(2048) == [32, 128, 512, 2048]
+    assert huggingface.prompt_lengths(8192) == [32, 128, 512, 2048]
 
 
 # --- folders ------------------------------------------------------------------------------------

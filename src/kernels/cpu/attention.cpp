@@ -62,6 +62,9 @@ AttentionGroup group_at(const AttentionArgs& args, int64_t index) {
   group.scale = args.scale;
   group.causal = args.causal;
   group.query_begin = args.query_begin;
+  if (args.positions != nullptr) group.positions = args.positions + b * args.position_strides[0];
+  group.position_stride = args.position_strides[1];
+  group.window = args.window;
   if (args.mask != nullptr) {
     const int64_t offset = b * args.mask_strides[0] + heads.begin * args.mask_strides[1];
     group.mask = at(args.mask, offset, args.mask_dtype);
@@ -73,22 +76,43 @@ AttentionGroup group_at(const AttentionArgs& args, int64_t index) {
   return group;
 }
 
-// Keys that the last query row sees.
-int64_t keys_seen(const AttentionArgs& args) {
-  if (!args.causal) return args.keys;
-  return std::clamp<int64_t>(args.query_begin + args.q_rows, 0, args.keys);
+// The keys that one query row of a batch entry sees, but for the mask.
+Range keys_of_row(const AttentionArgs& args, int64_t b, int64_t row) {
+  int64_t end = args.keys;
+  int64_t begin = 0;
+  if (args.positions != nullptr) {
+    end = args.positions[b * args.position_strides[0] + row * args.position_strides[1]] + 1;
+    if (args.window > 0) begin = std::max<int64_t>(end - args.window, 0);
+  } else if (args.causal) {
+    end = args.query_begin + row + 1;
+  }
+  end = std::clamp<int64_t>(end, 0, args.keys);
+  return {std::min(begin, end), end};
+}
+
+// The keys that some query row of a batch entry sees.
+Range keys_seen(const AttentionArgs& args, int64_t b) {
+  if (args.positions == nullptr) return keys_of_row(args, b, args.q_rows - 1);
+  Range some{args.keys, 0};
+  for (int64_t row = 0; row < args.q_rows; ++row) {
+    const Range seen = keys_of_row(args, b, row);
+    if (seen.empty()) continue;
+    some = {std::min(some.begin, seen.begin), std::max(some.end, seen.end)};
+  }
+  return some.begin < some.end ? some : Range{0, 0};
 }
 
 int64_t most_columns(const AttentionArgs& args) {
   return std::min(args.queries_per_kv, args.q_heads) * args.q_rows;
 }
 
-// Into how many ranges of keys a decode is cut: none if the KV heads alone keep all threads busy.
-int64_t decode_splits(const AttentionArgs& args, int n_threads) {
+// Into how many ranges of at most n_keys keys a decode is cut: none if the KV heads alone keep all
+// threads busy.
+int64_t decode_splits(const AttentionArgs& args, int64_t n_keys, int n_threads) {
   constexpr int64_t kFewestKeys = 64;  // of a range: below, the merge costs more than it saves
   const int64_t items = args.batch * args.kv_heads;
   if (items % n_threads == 0 || items >= 4 * n_threads) return 1;
-  return std::clamp<int64_t>(ceil_div(keys_seen(args), kFewestKeys), 1, n_threads);
+  return std::clamp<int64_t>(ceil_div(n_keys, kFewestKeys), 1, n_threads);
 }
 
 int64_t thread_scratch_bytes(const AttentionArgs& args) {
@@ -119,9 +143,11 @@ void merge_columns(const AttentionArgs& args, const Tables& tables, int64_t inde
 
 // Threads share KV heads x ranges of keys; then they merge the ranges.
 void decode(Member& member, const AttentionArgs& args, const Tables& tables) {
-  const int64_t n_splits = decode_splits(args, member.n_threads());
+  int64_t most_keys = 0;
+  for (int64_t b = 0; b < args.batch; ++b)
+    most_keys = std::max(most_keys, keys_seen(args, b).size());
+  const int64_t n_splits = decode_splits(args, most_keys, member.n_threads());
   const int64_t n_groups = args.batch * args.kv_heads;
-  const int64_t n_keys = keys_seen(args);
   auto* scratch = static_cast<char*>(args.scratch) + member.thread() * thread_scratch_bytes(args);
   auto* parts = reinterpret_cast<float*>(static_cast<char*>(args.scratch) +
                                          member.n_threads() * thread_scratch_bytes(args));
@@ -129,10 +155,11 @@ void decode(Member& member, const AttentionArgs& args, const Tables& tables) {
   for (int64_t item = items.begin; item < items.end; ++item) {
     const AttentionGroup group = group_at(args, item / n_splits);
     const int64_t split = item % n_splits;
+    const Range keys = keys_seen(args, item / n_splits / args.kv_heads);
     float* part = parts + item * group_floats(args);
     tables.decode->decode[static_cast<int>(args.dtype)](
-        group, group.heads * args.q_rows, n_keys * split / n_splits,
-        n_keys * (split + 1) / n_splits, part, scratch);
+        group, group.heads * args.q_rows, keys.begin + keys.size() * split / n_splits,
+        keys.begin + keys.size() * (split + 1) / n_splits, part, scratch);
     if (n_splits == 1) merge_columns(args, tables, item, part, 1);
   }
   if (n_splits == 1) return;
@@ -142,12 +169,12 @@ void decode(Member& member, const AttentionArgs& args, const Tables& tables) {
     merge_columns(args, tables, index, parts + index * n_splits * group_floats(args), n_splits);
 }
 
-// The cost of a block of columns: the keys that it sees, and a little for itself.
-int64_t block_cost(const AttentionArgs& args, int64_t heads, int64_t last_column) {
+// The cost of a block of columns: the keys that its first or last row sees, and a little for
+// itself.
+int64_t block_cost(const AttentionArgs& args, int64_t b, int64_t first_row, int64_t last_row) {
   constexpr int64_t kOwnCost = 16;
-  if (!args.causal) return args.keys + kOwnCost;
-  const int64_t last_row = last_column / std::max<int64_t>(heads, 1);
-  return std::clamp<int64_t>(args.query_begin + last_row + 1, 0, args.keys) + kOwnCost;
+  return kOwnCost +
+         std::max(keys_of_row(args, b, first_row).size(), keys_of_row(args, b, last_row).size());
 }
 
 // Threads share the blocks of columns of all KV heads: each a run of neighbours of equal cost.
@@ -161,7 +188,8 @@ void prefill(Member& member, const AttentionArgs& args, const Tables& tables,
       const int64_t heads = heads_of(args, index % args.kv_heads).size();
       for (int64_t first = 0; first < heads * args.q_rows; first += width) {
         const int64_t last = std::min(first + width, heads * args.q_rows) - 1;
-        body(index, first, last, block_cost(args, heads, last));
+        body(index, first, last,
+             block_cost(args, index / args.kv_heads, first / heads, last / heads));
       }
     }
   };
@@ -201,7 +229,8 @@ int64_t attention_scratch_bytes(const AttentionArgs& args, int n_threads) {
   const int64_t columns = most_columns(args);
   int64_t bytes = n_threads * thread_scratch_bytes(args);
   if (columns <= kDecodeColumns)
-    bytes += args.batch * args.kv_heads * decode_splits(args, n_threads) * group_floats(args) * 4;
+    bytes += args.batch * args.kv_heads * decode_splits(args, args.keys, n_threads) *
+             group_floats(args) * 4;
   return round_up(bytes, 64);
 }
 

@@ -37,6 +37,12 @@ struct AttentionArgs {
   // Query row i sees key j only if j <= query_begin + i (PyTorch's is_causal has query_begin 0).
   bool causal = false;
   int64_t query_begin = 0;  // index of the first local query row in the whole sequence
+  // Optional [B, Sq], instead of `causal`: query row i of batch entry b stands at p = positions[b,
+  // i] and sees the keys (p - window, p], all up to p if window is 0, none if p < 0. Keys that no
+  // row sees are not read.
+  const int64_t* positions = nullptr;
+  int64_t position_strides[2] = {0, 0};  // batch, query row
+  int64_t window = 0;
   // Local query head i uses the local KV head (head_begin + i) / r - head_begin / r.
   int64_t queries_per_kv = 1;  // r, of the whole model
   int64_t head_begin = 0;      // index of the first local query head in the whole model

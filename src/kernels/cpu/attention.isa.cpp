@@ -99,12 +99,12 @@ struct Columns {
   float* out;      // [v_size][kColumns]
   int64_t first;
   int64_t count;
-  int64_t first_row;  // query rows of the first and last column
-  int64_t last_row;
-  int64_t n_keys;  // that the last row sees
-  F largest[2];    // of the scores so far, in powers of 2
+  SeenKeys some;  // keys that some column sees
+  SeenKeys all;   // keys that every column sees
+  F largest[2];   // of the scores so far, in powers of 2
   F sum[2];
-  I limit[2];  // causal: the last key that each column sees
+  I first_seen[2];  // of each column
+  I end_seen[2];
 };
 
 // Scratch of one call; attention_scratch_bytes has the same sum.
@@ -142,17 +142,21 @@ void pack_queries(const AttentionGroup& g, const Columns& c) {
 
 template <int kStorage, bool kDot>
 void start_columns(const AttentionGroup& g, Columns& c) {
-  c.first_row = c.first / g.heads;
-  c.last_row = (c.first + c.count - 1) / g.heads;
-  c.n_keys = g.keys;
-  if (g.causal && g.query_begin + c.last_row + 1 < g.keys)
-    c.n_keys = g.query_begin + c.last_row + 1;
+  c.some = {g.keys, 0};
+  c.all = {0, g.keys};
   for (int half = 0; half < 2; ++half) {
     c.largest[half] = splat(-kInfinity);
     c.sum[half] = F{};
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t last = g.query_begin + (c.first + half * kLanes + lane) / g.heads;
-      c.limit[half][lane] = static_cast<int32_t>(last < g.keys ? last : g.keys);
+    c.first_seen[half] = c.end_seen[half] = I{};
+    for (int lane = 0; lane < kLanes && half * kLanes + lane < c.count; ++lane) {
+      const SeenKeys seen = keys_seen_by(g, (c.first + half * kLanes + lane) / g.heads);
+      c.first_seen[half][lane] = static_cast<int32_t>(seen.first);
+      c.end_seen[half][lane] = static_cast<int32_t>(seen.end);
+      if (seen.first > c.all.first) c.all.first = seen.first;
+      if (seen.end < c.all.end) c.all.end = seen.end;
+      if (seen.first == seen.end) continue;
+      if (seen.first < c.some.first) c.some.first = seen.first;
+      if (seen.end > c.some.end) c.some.end = seen.end;
     }
   }
   for (int64_t i = 0; i < g.v_size * kColumns; i += kLanes) storeu(c.out + i, F{});
@@ -181,14 +185,17 @@ void add_mask(const AttentionGroup& g, const Columns& c, int64_t first_key, int6
   }
 }
 
-void hide_later_keys(const AttentionGroup& g, const Columns& c, int64_t first_key, int64_t n,
-                     float* scores) {
-  const int64_t all_see = g.query_begin + c.first_row + 1 - first_key;
-  for (int64_t j = all_see > 0 ? all_see : 0; j < n; ++j) {
+void hide_keys(const Columns& c, int64_t first_key, int64_t n, float* scores) {
+  for (int64_t j = 0; j < n; ++j) {
     const auto key = static_cast<int32_t>(first_key + j);
+    if (key >= c.all.first && key < c.all.end) {
+      j = c.all.end - first_key - 1;  // on to those that not all see
+      continue;
+    }
     for (int half = 0; half < 2; ++half) {
       float* p = scores + j * kColumns + half * kLanes;
-      storeu(p, c.limit[half] < key ? splat(-kInfinity) : loadu(p));
+      const F score = c.first_seen[half] > key ? splat(-kInfinity) : loadu(p);
+      storeu(p, c.end_seen[half] <= key ? splat(-kInfinity) : score);
     }
   }
 }
@@ -291,7 +298,7 @@ void add_keys(const AttentionGroup& g, Columns& c, int64_t first_key, int64_t n,
     add_mask(g, c, first_key, n, scores);
     scale = 1;
   }
-  if (g.causal) hide_later_keys(g, c, first_key, n, scores);
+  if (c.all.first > first_key || c.all.end < first_key + n) hide_keys(c, first_key, n, scores);
   F factor[2];
   soften<kDot>(c, scores, n, scale, factor);
   const int64_t value_steps = kDot ? (n + 1) / 2 : n;
@@ -334,7 +341,7 @@ void prefill(const AttentionGroup& g, int64_t first_column, int64_t n_columns, v
   float* wide_values = memory.take(kAttentionKeys * g.v_size);
   Columns columns[kMaxBlocks];
   const int64_t n_blocks = (n_columns + kColumns - 1) / kColumns;
-  int64_t n_keys = 0;
+  SeenKeys some{g.keys, 0};
   for (int64_t b = 0; b < n_blocks; ++b) {
     Columns& c = columns[b];
     c.first = first_column + b * kColumns;
@@ -342,18 +349,20 @@ void prefill(const AttentionGroup& g, int64_t first_column, int64_t n_columns, v
     c.queries = memory.take(g.qk_size * kColumns);
     c.out = memory.take(g.v_size * kColumns);
     start_columns<kStorage, kDot>(g, c);
-    n_keys = c.n_keys > n_keys ? c.n_keys : n_keys;
+    if (c.some.first < some.first) some.first = c.some.first;
+    if (c.some.end > some.end) some.end = c.some.end;
   }
-  for (int64_t key = 0; key < n_keys; key += kAttentionKeys) {
-    const int64_t n = n_keys - key < kAttentionKeys ? n_keys - key : kAttentionKeys;
+  for (int64_t key = some.first; key < some.end; key += kAttentionKeys) {
+    const int64_t n = some.end - key < kAttentionKeys ? some.end - key : kAttentionKeys;
     const Rows keys = block_rows < kStorage,
                kInPlace || kDot > (g.k, g.k_row_stride, key, n, g.qk_size, wide_keys);
     const Rows values =
         kDot ? value_pairs(g, key, n, wide_values)
              : block_rows<kStorage, kInPlace>(g.v, g.v_row_stride, key, n, g.v_size, wide_values);
     for (int64_t b = 0; b < n_blocks; ++b) {
-      const int64_t seen = columns[b].n_keys - key;
-      if (seen > 0) add_keys<kDot>(g, columns[b], key, seen < n ? seen : n, keys, values, scores);
+      const int64_t seen = columns[b].some.end - key;
+      if (seen > 0 && key + n > columns[b].some.first)
+        add_keys<kDot>(g, columns[b], key, seen < n ? seen : n, keys, values, scores);
     }
   }
   for (int64_t b = 0; b < n_blocks; ++b) finish_columns<kStorage>(g, columns[b]);

@@ -74,14 +74,16 @@ float soften_row(const AttentionGroup& g, int64_t column, int64_t first_key, int
                  float* scores, float* part) {
   const int64_t row = column / g.heads;
   const float scale = g.scale * kLog2E;
-  int64_t n_seen = n;
-  if (g.causal && g.query_begin + row + 1 - first_key < n)
-    n_seen = g.query_begin + row + 1 - first_key;
+  const SeenKeys seen = keys_seen_by(g, row);
+  const int64_t n_before = seen.first - first_key;
+  const int64_t n_seen = seen.end - first_key;
   for (int64_t j = 0; j < n; ++j) scores[j] *= scale;
   if (g.mask != nullptr)
     for (int64_t j = 0; j < n; ++j)
       scores[j] += mask_value(g, column % g.heads, row, first_key + j);
+  for (int64_t j = 0; j < n_before && j < n; ++j) scores[j] = -kInfinity;
   for (int64_t j = n_seen > 0 ? n_seen : 0; j < padded(n); ++j) scores[j] = -kInfinity;
+  for (int64_t j = n; j < padded(n); ++j) scores[j] = -kInfinity;
   F most = splat(part[0]);
   for (int64_t j = 0; j < n; j += kLanes) {
     const F score = loadu(scores + j);

@@ -26,11 +26,20 @@ struct AttentionGroup {
   float scale;
   bool causal;
   int64_t query_begin;
+  const int64_t* positions;  // of row 0, or null; see AttentionArgs
+  int64_t position_stride;
+  int64_t window;
   const void* mask;  // of the first of the heads, or null
   int32_t mask_dtype;
   int64_t mask_head_stride;
   int64_t mask_row_stride;
   int64_t mask_key_stride;
+};
+
+// The keys [first, end) that a query row sees, but for the mask.
+struct SeenKeys {
+  int64_t first;
+  int64_t end;
 };
 
 inline constexpr int64_t kAttentionColumns = 192;  // at most in one call; see attention.cpp

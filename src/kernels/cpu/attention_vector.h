@@ -9,6 +9,19 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
+inline SeenKeys keys_seen_by(const AttentionGroup& g, int64_t row) {
+  int64_t end = g.keys;
+  int64_t first = 0;
+  if (g.positions != nullptr) {
+    end = g.positions[row * g.position_stride] + 1;
+    if (g.window > 0 && end > g.window) first = end - g.window;
+  } else if (g.causal) {
+    end = g.query_begin + row + 1;
+  }
+  end = end < 0 ? 0 : end < g.keys ? end : g.keys;
+  return {first < end ? first : end, end};
+}
+
 template <int kStorage>
 using StoredAs = typename StorageOf<kStorage>::Type;
 

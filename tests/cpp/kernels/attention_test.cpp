@@ -24,6 +24,10 @@ struct Case {
   int64_t query_begin = 0, r = 1, head_begin = 0;
   MaskKind mask = MaskKind::kNone;
   float scale = 0.125F;
+  // Of positions: batch entry b starts at starts[b], and its last `padding` rows stand nowhere.
+  std::vector<int64_t> starts = {};
+  int64_t padding = 0;
+  int64_t window = 0;
 };
 
 // The tensors of a case: [B, S, H, D] in memory, as a projection leaves them, with a gap.
@@ -33,6 +37,7 @@ struct Problem {
   Strides mask_strides = {0, 0, 0, 0};
   std::vector<char> scratch;
   std::vector<std::vector<double>> wanted;
+  std::vector<int64_t> positions;  // [row][batch]: strides that nobody would guess
 
   static int64_t row(int64_t heads, int64_t size) { return heads * size + 2; }
   Problem(const Case& a, std::mt19937& random)
@@ -59,6 +64,9 @@ struct Problem {
       }
       mask_strides = {0, size, a.keys, 1};
     }
+    for (int64_t i = 0; i < a.rows; ++i)
+      for (const int64_t start : a.starts)
+        positions.push_back(i < a.rows - a.padding ? start + i : -1);
   }
 
   AttentionTensor tensor(const Elements& t, int64_t heads, int64_t rows, int64_t size) const {
@@ -77,6 +85,9 @@ struct Problem {
     a.queries_per_kv = c.r, a.head_begin = c.head_begin;
     if (c.mask != MaskKind::kNone) a.mask = mask.data(), a.mask_dtype = mask.dtype;
     std::copy(mask_strides.begin(), mask_strides.end(), a.mask_strides);
+    if (!positions.empty()) a.positions = positions.data();
+    a.position_strides[0] = 1, a.position_strides[1] = c.batch;
+    a.window = c.window;
     return a;
   }
   void run(Team& team) {
@@ -90,6 +101,10 @@ struct Problem {
 
   double score(int64_t b, int64_t h, int64_t i, int64_t j) const {
     if (c.causal && j > c.query_begin + i) return -kInf;
+    if (!positions.empty()) {
+      const int64_t p = positions[i * c.batch + b];
+      if (j > p || (c.window > 0 && j <= p - c.window)) return -kInf;
+    }
     const int64_t kv = (c.head_begin + h) / c.r - c.head_begin / c.r;
     double dot = 0;
     for (int64_t x = 0; x < c.d; ++x)
@@ -248,6 +263,48 @@ const Case kCases[] = {
      .d = 16,
      .e = 16,
      .mask = MaskKind::kBool},
+    {.name = "decode at positions",
+     .batch = 3,
+     .q_heads = 3,
+     .kv_heads = 1,
+     .keys = 200,
+     .d = 16,
+     .e = 24,
+     .r = 3,
+     .starts = {0, 150, -1}},
+    {.name = "decode at positions, one long",
+     .q_heads = 6,
+     .kv_heads = 3,
+     .keys = 700,
+     .d = 16,
+     .e = 16,
+     .r = 2,
+     .starts = {650},
+     .window = 300},
+    {.name = "decode behind the end", .keys = 20, .d = 16, .e = 16, .starts = {40}},
+    {.name = "pieces at positions",
+     .batch = 2,
+     .q_heads = 4,
+     .kv_heads = 2,
+     .rows = 37,
+     .keys = 301,
+     .d = 16,
+     .e = 16,
+     .r = 2,
+     .starts = {0, 230},
+     .padding = 6},
+    {.name = "windows at positions",
+     .batch = 2,
+     .q_heads = 2,
+     .kv_heads = 1,
+     .rows = 70,
+     .keys = 520,
+     .d = 16,
+     .e = 16,
+     .r = 2,
+     .starts = {3, 440},
+     .padding = 1,
+     .window = 33},
     {.name = "first token", .q_heads = 2, .kv_heads = 2, .keys = 9, .d = 3, .e = 5, .causal = true},
 };
 

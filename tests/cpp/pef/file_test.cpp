@@ -245,13 +245,28 @@ TEST_F(PefFile, FlippedWeightsAreFoundWhenTouched) {
   }
 }
 
+TEST_F(PefFile, ARepeatedTensorIsOneElement) {
+  SmallWeights weights;
+  std::vector<TensorView> views = weights.views();
+  std::fill(views[0].strides.begin(), views[0].strides.end(), 0);
+  const std::string path = (folder_ / "repeated.pef").string();
+  write(path, small_manifest(), views);
+  const auto file = File::open(path);
+  EXPECT_TRUE(file->manifest().tensors[0].repeated);
+  EXPECT_FALSE(file->manifest().tensors[1].repeated);
+  const TensorView view = file->tensor(0);
+  EXPECT_EQ(view.strides, Strides(view.type.shape.size(), 0));
+  EXPECT_EQ(
+      std::memcmp(view.data, views[0].data, static_cast<size_t>(dtype_bytes(view.type.dtype))), 0);
+}
+
 TEST_F(PefFile, AnotherVersionSaysWhatToDo) {
   std::string bytes = bytes_;
   bytes[8] = 2;
   const std::string rest =
       ", written by shardwright 0.1.0; this program reads version 1.1 and later 1.x. Compile the "
       "model again with this one";
-  EXPECT_EQ(refusal(bytes), path_ + " has PEF version 2.1" + rest);
+  EXPECT_EQ(refusal(bytes), path_ + " has PEF version 2.2" + rest);
   bytes[8] = 1;
   bytes[12] = 0;
   EXPECT_EQ(refusal(bytes), path_ + " has PEF version 1.0" + rest);
@@ -260,7 +275,7 @@ TEST_F(PefFile, AnotherVersionSaysWhatToDo) {
 TEST_F(PefFile, UnknownFeaturesAreRefused) {
   std::string bytes = bytes_;
   bytes[23] = 1;  // of the 8 bytes of required features, the highest
-  EXPECT_NE(refusal(bytes).find("version 1.1 with features 0x100000000000000"), std::string::npos)
+  EXPECT_NE(refusal(bytes).find("version 1.2 with features 0x100000000000000"), std::string::npos)
       << refusal(bytes);
 }
 

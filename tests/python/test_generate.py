@@ -1,0 +1,228 @@
+# Generation with a KV cache: the tokens of PyTorch at every n, whatever way the prompts take.
+from __future__ import annotations
+
+import pytest
+import torch
+from zoo import ZOO
+
+import shardwright as sw
+from shardwright import ShardwrightError, capture, huggingface
+
+LENGTH, NEW = 64, 24
+MODELS = [
+    "llama_9_3",
+    "llama_5_1",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma3",
+    "phi3",
+    "olmo2",
+    "gpt2",
+    "gpt_neox",
+]
+# Three sequences side by side; the longest takes pieces.
+PROMPTS = [[5], [7, 3, 11, 2, 60, 5, 8, 9, 31, 4, 17], [(5 * i * i + 3) % 97 for i in range(21)]]
+
+
+def by_name(name: str):
+    return next(entry for entry in ZOO if entry.name == name)
+
+
+def compiled(model, folder, *, batch=3, prompts=(8, 16), **options):
+    programs = huggingface.capture_generate(model, batch, LENGTH, prompts)
+    path = capture.save(programs, folder / f"{'_'.join(map(str, prompts))}.pt2")
+    return sw.compile(path, generate=True, output_folder=folder, **options)
+
+
+def greedy(model, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
+    """Tokens by PyTorch without any cache, and how far the likeliest was ahead of the next."""
+    ids, gaps = list(prompt), []
+    with torch.no_grad():
+        for _ in range(count):
+            top = model(torch.tensor([ids]), use_cache=False).logits[0, -1].topk(2)
+            gaps.append((top.values[0] - top.values[1]).item())
+            ids.append(top.indices[0].item())
+    return ids[len(prompt) :], gaps
+
+
+def check_same(got: list[int], want: tuple[list[int], list[float]], what: str, near=1e-4) -> None:
+    """Equal up to the first near-tie."""
+    tokens, gaps = want
+    assert len(got) == len(tokens), what
+    for i, (mine, theirs) in enumerate(zip(got, tokens)):
+        if mine != theirs:
+            assert gaps[i] < near, f"{what}: token {i} is {mine}, not {theirs}; gap {gaps[i]}"
+            return
+
+
+def continued(session, prompts, count=NEW, **options) -> list[list[int]]:
+    rows = [[] for _ in prompts]
+    for row, token in session.generate(prompts, max_new_tokens=count, stop_tokens=[], **options):
+        rows[row].append(token)
+    return rows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_pytorch_without_a_cache(name, tmp_path):
+    model = by_name(name).model()
+    want = [greedy(model, prompt, NEW) for prompt in PROMPTS]
+    for mode, chips in (("weight", [1, 2, 3, 4, 5]), ("batch", [2, 3])):
+        pef = compiled(model, tmp_path, tensor_parallel=mode, n_chips=chips, pef_name=mode)
+        for n in chips:
+            got = continued(sw.load(pef, n_chips=n), PROMPTS)
+            for row, tokens in enumerate(got):
+                check_same(tokens, want[row], f"{mode}, {n} chips, prompt {row}")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    model = by_name("llama_9_3").model()
+    folder = tmp_path_factory.mktemp("llama")
+    return model, compiled(model, folder, tensor_parallel="weight", n_chips=[1, 2], pef_name="g")
+
+
+def test_one_piece_many_pieces_or_token_by_token(tmp_path):
+    model = by_name("mistral").model()  # its window is shorter than the prompt
+    want = greedy(model, PROMPTS[2], NEW)
+    for prompts in ((32,), (8,), (2,)):
+        pef = compiled(model, tmp_path, batch=1, prompts=prompts, pef_name=f"p{prompts[0]}")
+        tokens = list(sw.load(pef).generate(PROMPTS[2], max_new_tokens=NEW, stop_tokens=[]))
+        check_same(tokens, want, f"pieces of {prompts[0]}")
+
+
+def test_the_cache_is_split_and_takes_no_room_in_the_file(llama, tmp_path):
+    session = sw.load(llama[1], n_chips=2)
+    whole = 2 * 2 * len(PROMPTS) * 3 * LENGTH * 8 * 4  # k and v of 2 layers
+    one_row = compiled(llama[0], tmp_path, batch=1, tensor_parallel="weight", n_chips=[1, 2])
+    assert abs(llama[1].size_bytes - one_row.size_bytes) < whole / 8
+    weights = sum(p.numel() for p in llama[0].parameters()) * 4
+    for chip in session.info["memory"]:
+        # 2 of 3 KV heads a chip; weights in panels of 32 columns
+        assert chip["parameters"] < 2 * whole / 3 + weights
+
+
+def test_a_sequence_starts_while_others_are_under_way(llama):
+    model, pef = llama
+    generator = sw.load(pef, n_chips=2).new_generator()
+    rows: dict[int, list[int]] = {slot: [] for slot in range(3)}
+    for step in range(40):
+        if step in (0, 3, 5):
+            slot = {0: 2, 3: 0, 5: 1}[step]
+            generator.start(slot, PROMPTS[slot], "{}")
+        for slot, token, _ in generator.step():
+            rows[slot].append(token)
+            if len(rows[slot]) == NEW:
+                generator.stop(slot)
+    for slot, tokens in rows.items():
+        check_same(tokens, greedy(model, PROMPTS[slot], NEW), f"slot {slot}")
+    # The slot is free again, and nothing is left of what was there.
+    generator.start(1, PROMPTS[0], "{}")
+    assert generator.step()[0][:2] == (1, greedy(model, PROMPTS[0], 1)[0][0])
+
+
+def test_a_full_cache_ends_the_text(llama):
+    session = sw.load(llama[1])
+    tokens = list(session.generate(PROMPTS[2], stop_tokens=[]))
+    assert len(tokens) == LENGTH - len(PROMPTS[2]) + 1, "the last token is not in the cache"
+    whole = [1] * LENGTH
+    assert len(list(session.generate(whole, stop_tokens=[]))) == 1
+
+
+def test_stop_tokens_end_a_text_and_are_given(llama):
+    session = sw.load(llama[1])
+    tokens = continued(session, [PROMPTS[1]])[0]
+    stop = tokens[5]
+    got = list(session.generate(PROMPTS[1], max_new_tokens=NEW, stop_tokens=[stop]))
+    assert got == tokens[: tokens.index(stop) + 1]
+
+
+def test_sampling(llama):
+    session = sw.load(llama[1])
+    hot = {"temperature": 3.0, "seed": 5}
+    once = continued(session, PROMPTS, **hot)
+    assert once == continued(session, PROMPTS, **hot)
+    assert once != continued(session, PROMPTS, temperature=3.0, seed=6)
+    cold = continued(session, PROMPTS)
+    assert once != cold
+    assert continued(session, PROMPTS, top_k=1, **hot) == cold
+    assert continued(session, PROMPTS, top_p=1e-9, **hot) == cold
+
+
+def test_repetition_penalty_is_that_of_transformers(llama):
+    model, pef = llama
+    want = model.generate(
+        torch.tensor([PROMPTS[1]]),
+        max_new_tokens=NEW,
+        do_sample=False,
+        repetition_penalty=1.7,
+        eos_token_id=None,
+        pad_token_id=0,
+    )[0, len(PROMPTS[1]) :]
+    got = continued(sw.load(pef), [PROMPTS[1]], repetition_penalty=1.7)[0]
+    assert got == want.tolist()
+
+
+@pytest.mark.parametrize(
+    "prompts, options, message",
+    [
+        ([], {}, "there is no prompt; give text, or at least one token"),
+        ([[]], {}, "the prompt has no tokens; give at least one"),
+        ([1] * 65, {}, "the prompt has 65 tokens, but the KV cache holds 64"),
+        ([[1]] * 4, {}, "4 prompts, but the PEF was compiled for 3 side by side"),
+        ([97], {}, "token 97 is outside the vocabulary of 97"),
+        ([1.5], {}, "a prompt is text or token ids"),
+        ("text", {}, "this PEF holds no tokenizer"),
+        ([1], {"temperature": -1}, "--temperature -1: give 0"),
+        ([1], {"top_p": 0}, "--top-p 0: give more than 0"),
+        ([1], {"top_k": -2}, "--top-k -2: give 0"),
+        ([1], {"repetition_penalty": 0}, "--repetition-penalty 0: give more than 0"),
+        ([1], {"max_new_tokens": 0}, "max_new_tokens=0: give 1 or more"),
+    ],
+)
+def test_mistakes(llama, prompts, options, message):
+    with pytest.raises(ShardwrightError, match=message):
+        sw.load(llama[1]).generate(prompts, **options)
+
+
+def test_a_pef_without_generation_says_how_to_get_it(tmp_path):
+    path = capture.save(
+        capture.capture_forward(by_name("mlp").model(), by_name("mlp").inputs()), tmp_path / "m.pt2"
+    )
+    with pytest.raises(ShardwrightError, match="graphs have no KV cache; capture the model with"):
+        sw.compile(path, generate=True, output_folder=tmp_path)
+    pef = sw.compile(path, inference=True, output_folder=tmp_path)
+    with pytest.raises(ShardwrightError, match="was not compiled for generation.*--generate"):
+        sw.load(pef).generate([1])
+
+
+def test_models_that_cannot_be_generated_from_say_why(tmp_path):
+    with pytest.raises(ShardwrightError, match="--seq 65 is more than the 64 positions"):
+        huggingface.capture_generate(by_name("llama_9_3").model(), 1, 65)
+    with pytest.raises(ShardwrightError, match="each must be at least 2 and at most --seq 64"):
+        huggingface.capture_generate(by_name("llama_9_3").model(), 1, 64, [1, 8])
+
+
+def test_the_text_of_half_a_character_is_kept_back():
+    from shardwright.text import Stream
+
+    class Bytes:
+        def decode(self, tokens):
+            return bytes(tokens).decode(errors="replace")
+
+    stream = Stream(Bytes())
+    assert [stream.add(byte) for byte in "aé€".encode()] == ["a", "", "é", "", "", "€"]
+    assert stream.add(0xE2) == "" and stream.end() == "\ufffd"
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path):
+    model = by_name("llama_6_2").model()
+    files = [
+        compiled(
+            model, tmp_path / str(i), batch=1, prompts=(8,), tensor_parallel="weight", n_chips=3
+        )
+        for i in range(2)
+    ]
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    assert files[0].graphs == ("decode", "prompt_8")
