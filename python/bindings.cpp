@@ -150,7 +150,6 @@ class Session {
 
   std::string info() const;
   std::string measure(const std::string& options_json);
-  nb::object file(const std::string& name) const;
   sw::runtime::Session& core() { return *session_; }
 
  private:
@@ -262,13 +261,15 @@ std::string Session::measure(const std::string& options_json) {
   return json.dump();
 }
 
-// A file that goes along in the PEF, or None.
-nb::object Session::file(const std::string& name) const {
-  const auto file = sw::pef::File::open(path_);
-  const auto& names = file->files();
-  if (std::find(names.begin(), names.end(), name) == names.end()) return nb::none();
-  const std::string_view bytes = file->file(name);
-  return nb::bytes(bytes.data(), bytes.size());
+// The files that go along in a PEF.
+nb::dict files(const std::string& path) {
+  const auto file = sw::pef::File::open(path);
+  nb::dict result;
+  for (const std::string& name : file->files()) {
+    const std::string_view bytes = file->file(name);
+    result[name.c_str()] = nb::bytes(bytes.data(), bytes.size());
+  }
+  return result;
 }
 
 class Generator {
@@ -406,14 +407,14 @@ NB_MODULE(_core, m) {
         return sw::cli::explain(path, n_chips, layer).dump();
       },
       nb::arg("path"), nb::arg("n_chips"), nb::arg("layer").none());
+  m.def("files", &files, nb::arg("path"));
   nb::class_<Session>(m, "Session")
       .def(nb::init<const std::string&, const std::string&>(), nb::arg("path"),
            nb::arg("options_json"))
       .def("run", &Session::run, nb::arg("inputs"), nb::arg("graph").none())
       .def("parameters", &Session::parameters)
       .def("info", &Session::info)
-      .def("measure", &Session::measure, nb::arg("options_json"))
-      .def("file", &Session::file, nb::arg("name"));
+      .def("measure", &Session::measure, nb::arg("options_json"));
   nb::class_<Generator>(m, "Generator")
       .def(nb::init<Session&>(), nb::arg("session"), nb::keep_alive<1, 2>())
       .def("start", &Generator::start, nb::arg("slot"), nb::arg("tokens"), nb::arg("sampling_json"))

@@ -27,6 +27,9 @@ def compile(
 def explain(path: str, n_chips: int, layer: int | None) -> str:
     """JSON: what `shardwright explain PEF --json` prints."""
 
+def files(path: str) -> dict[str, bytes]:
+    """The files that go along in a PEF, by name ("tokenizer.json")."""
+
 class Session:
     def __init__(self, path: str, options_json: str) -> None:
         """`options_json`: {"n_chips", "chips", "threads_per_chip", "deadline_ms"}, all optional."""
@@ -46,9 +49,6 @@ class Session:
         JSON: {"median_s", "p90_s", "p99_s", "steps": [{"chip", "operator", "source", "seconds",
         "waited_seconds"}, ...], ...}: seconds of one run.
         """
-
-    def file(self, name: str) -> bytes | None:
-        """A file that goes along in the PEF ("tokenizer.json"), or None."""
 
 class Generator:
     """Text from a PEF that was compiled with --generate: `slots` sequences side by side."""

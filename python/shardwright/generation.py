@@ -31,7 +31,7 @@ def generate(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ShardwrightError(f"max_new_tokens={max_new_tokens}: give 1 or more")
     if stop_tokens is None:
-        stop_tokens = session.tokenizer.stop_tokens if session.tokenizer else []
+        stop_tokens = json.loads(session.files.get("generation.json", "{}")).get("stop_tokens", [])
     generator = session.new_generator()
     slots = json.loads(generator.info())["slots"]
     if len(sequences) > slots:
@@ -77,11 +77,6 @@ def _stats(info: dict[str, Any], first: float) -> dict[str, Any]:
 def tokens_of(session: Session, prompt: Any) -> list[int]:
     """Token ids of a text, a list or an array."""
     if isinstance(prompt, str):
-        if session.tokenizer is None:
-            raise ShardwrightError(
-                "this PEF holds no tokenizer: give token ids, or compile a Hugging Face folder "
-                "that has one"
-            )
         return session.tokenizer.encode(prompt)
     array = np.asarray(prompt)
     if array.size == 0:

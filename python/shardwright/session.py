@@ -121,15 +121,18 @@ class Session:
         return _core.Generator(self._core)
 
     @functools.cached_property
-    def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that the PEF holds, or None."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the PEF holds: encode, decode, chat, stop_tokens."""
         from .text import Tokenizer
 
-        return Tokenizer.of(self)
+        return Tokenizer(self.files)
 
-    def file(self, name: str) -> bytes | None:
-        """A file that goes along in the PEF ("tokenizer.json"), or None."""
-        return self._core.file(name)
+    @functools.cached_property
+    def files(self) -> dict[str, bytes]:
+        """What goes along in the PEF, by name ("tokenizer.json")."""
+        from . import _core
+
+        return _core.files(self.info["path"])
 
     def measure(
         self, *, graph: str | None = None, runs: int | None = None, warmup: int | None = None

@@ -2,13 +2,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import ShardwrightError
-
-if TYPE_CHECKING:
-    from .session import Session
 
 
 class Tokenizer:
@@ -17,6 +15,11 @@ class Tokenizer:
     def __init__(self, files: Mapping[str, bytes]):
         """`files`: tokenizer.json, tokenizer_config.json, chat_template.jinja and generation.json,
         all but the first optional."""
+        if "tokenizer.json" not in files:
+            raise ShardwrightError(
+                "this PEF holds no tokenizer: give token numbers, or compile a Hugging Face folder "
+                "that has one"
+            )
         try:
             import tokenizers
         except ImportError as error:
@@ -32,20 +35,6 @@ class Tokenizer:
         self._template = template.decode() if template else self._config.get("chat_template")
         generation = json.loads(files.get("generation.json", b"{}"))
         self.stop_tokens: list[int] = generation.get("stop_tokens", [])
-
-    @classmethod
-    def of(cls, session: Session) -> Tokenizer | None:
-        """The tokenizer that the session's PEF holds, or None."""
-        names = (
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "chat_template.jinja",
-            "generation.json",
-        )
-        files = {name: session.file(name) for name in names}
-        if files["tokenizer.json"] is None:
-            return None
-        return cls({name: content for name, content in files.items() if content is not None})
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text; `special`: with those that the tokenizer puts around it."""
@@ -111,3 +100,39 @@ def _raise(message: str) -> None:
     from jinja2.exceptions import TemplateError
 
     raise TemplateError(message)
+
+
+def main() -> int:
+    """What the program asks, a line of JSON each (src/cli/text_process.cpp)."""
+    from . import _core
+
+    path, streams = sys.argv[1], {}
+    try:
+        tokenizer, error = Tokenizer(_core.files(path)), None
+    except ShardwrightError as refused:
+        tokenizer, error = None, str(refused)
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(_answer(tokenizer, error, streams, request)), flush=True)
+    return 0
+
+
+def _answer(
+    tokenizer: Tokenizer | None, error: str | None, streams: dict[int, Stream], request: dict
+) -> dict[str, Any]:
+    if error:
+        return {"error": error}
+    if "encode" in request:
+        text = request["encode"]
+        try:
+            if request["chat"]:
+                return {"tokens": tokenizer.chat([{"role": "user", "content": text}])}
+            return {"tokens": tokenizer.encode(text)}
+        except ShardwrightError as refused:
+            return {"error": str(refused)}
+    stream = streams.setdefault(request["row"], Stream(tokenizer))
+    return {"text": stream.add(request["token"]) if "token" in request else stream.end()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

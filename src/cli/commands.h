@@ -49,6 +49,7 @@ void add_inspect(CLI::App& app, const Globals& globals, Action& action);
 void add_explain(CLI::App& app, const Globals& globals, Action& action);
 void add_verify(CLI::App& app, const Globals& globals, Action& action);
 void add_completion(CLI::App& app, const Globals& globals, Action& action);
+void add_generate(CLI::App& app, const Globals& globals, Action& action);
 void add_rules(CLI::App& app, const Globals& globals, Action& action);
 
 // A model as `compile MODEL` reads it; "" for the model script's own.

@@ -50,6 +50,20 @@ WeightReport report_weight(const ir::Graph& graph, size_t input, const shard::So
   return report;
 }
 
+// Rows of the table whose rows operand 1 of the node names; 0 if it names none.
+int64_t rows_indexed(const ir::Graph& graph, const ir::Node& node) {
+  if (node.inputs.size() < 2) return 0;
+  const std::string_view op = node.op->name;
+  const auto size = [&](int64_t dim) {
+    const TensorType& table = graph.type(node.inputs[0]);
+    return table.shape[static_cast<size_t>(dim < 0 ? dim + table.ndim() : dim)];
+  };
+  return op == "embedding"     ? size(0)
+         : op == "cache_write" ? size(2)
+         : op == "gather"      ? size(node.attrs.integer("dim"))
+                               : 0;
+}
+
 // Rows of the table that an integer input indexes, following it through whatever keeps its values.
 std::map<std::string, int64_t> input_bounds(const ir::Graph& graph) {
   std::map<std::string, int64_t> bounds;
@@ -58,9 +72,8 @@ std::map<std::string, int64_t> input_bounds(const ir::Graph& graph) {
     if (input.role == ir::InputRole::kUserInput && is_integer(graph.type(input.value).dtype))
       from[input.value] = input.name;
   for (const ir::Node& node : graph.nodes) {
-    const bool is_table = node.inputs.size() >= 2 && std::string_view(node.op->name) == "embedding";
-    if (is_table && from.contains(node.inputs[1])) {
-      const int64_t rows = graph.type(node.inputs[0]).shape[0];
+    const int64_t rows = rows_indexed(graph, node);
+    if (rows > 0 && from.contains(node.inputs[1])) {
       int64_t& bound = bounds[from[node.inputs[1]]];
       bound = bound == 0 ? rows : std::min(bound, rows);
     }

@@ -96,6 +96,22 @@ void Chip::load_piece(Member& member, const pef::Piece& piece) {
   copy.run(member, from, to);
 }
 
+void Chip::read_parameters(Member& member) {
+  constexpr int64_t kStep = 64;
+  uint64_t sums[8] = {};
+  for (const pef::Piece& piece : plan_.pieces) {
+    if (file_.manifest().tensors[static_cast<size_t>(piece.tensor)].repeated) continue;
+    const std::byte* data = parameters_.data() + piece.memory_offset_bytes;
+    const Range steps = member.share(piece.memory_bytes / kStep);
+    for (int64_t step = steps.begin; step < steps.end; ++step) {
+      uint64_t words[8];
+      std::memcpy(words, data + step * kStep, kStep);
+      for (int i = 0; i < 8; ++i) sums[i] += words[i];
+    }
+  }
+  for (const uint64_t sum : sums) read_sum_.fetch_add(sum, std::memory_order_relaxed);
+}
+
 void Chip::read_piece(int index, std::byte* whole) const {
   const pef::Piece& piece = plan_.pieces[static_cast<size_t>(index)];
   const DType dtype = file_.manifest().tensors[static_cast<size_t>(piece.tensor)].type.dtype;

@@ -64,6 +64,10 @@ class Chip {
   bool in_exchange() const { return in_exchange_.load(std::memory_order_relaxed); }
   std::string describe_position(int graph) const;
 
+  // Reads all of the parameters and keeps nothing: called by all threads of the team. Where pages
+  // were never written (an unused cache) it reads zeros.
+  void read_parameters(Member& member);
+
   // This chip's piece of parameter memory, and back to whole rows.
   void read_piece(int piece, std::byte* whole) const;
   int64_t scratch_bytes() const { return scratch_.bytes(); }
@@ -99,6 +103,7 @@ class Chip {
   Memory parameters_, arena_, scratch_;
   std::vector<Program> programs_;
   std::exception_ptr load_error_;
+  std::atomic<uint64_t> read_sum_{0};  // so that reading is not optimised away
   std::function<void(int, int)> fault_;
   std::atomic<int64_t> position_{0};
   std::atomic<bool> in_exchange_{false};

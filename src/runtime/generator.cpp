@@ -92,11 +92,19 @@ void Generator::start(int slot, std::vector<int64_t> tokens, const Sampling& sam
 
 void Generator::stop(int slot) { sequence(slot).active = false; }
 
-int Generator::graph_for(int64_t tokens) const {
+double Generator::prompt_work(const std::function<double(int graph)>& work) const {
+  double sum = 0;
+  for (const GraphShape& shape : graphs_)
+    if (shape.tokens > 1 && shape.runs > 0)
+      sum += work(shape.graph) * static_cast<double>(shape.runs);
+  return sum;
+}
+
+const Generator::GraphShape& Generator::graph_for(int64_t tokens) const {
   size_t i = 0;
   while (i + 1 < graphs_.size() && graphs_[i].tokens < tokens) ++i;
   if (i > 0 && graphs_[i].tokens > 2 * tokens && graphs_[i - 1].tokens > 1) --i;
-  return static_cast<int>(i);
+  return graphs_[i];
 }
 
 std::vector<Generator::Token> Generator::step() {
@@ -104,7 +112,7 @@ std::vector<Generator::Token> Generator::step() {
   for (const Sequence& s : sequences_)
     if (s.active) most = std::max<int64_t>(most, std::ssize(s.pending));
   if (most == 0) return {};
-  const GraphShape& shape = graphs_[static_cast<size_t>(graph_for(most))];
+  const GraphShape& shape = graph_for(most);
   const auto rows = static_cast<size_t>(slots_ * shape.tokens);
   ids_.assign(rows, 0);
   positions_.assign(rows, -1);
@@ -128,6 +136,8 @@ std::vector<Generator::Token> Generator::step() {
   if (shape.tokens == 1) {
     ++stats_.decode_runs;
     stats_.decode_tokens += n_tokens;
+    for (const Sequence& s : sequences_)
+      if (s.active) stats_.decode_keys += s.used + 1;
     stats_.decode_seconds += seconds.count();
   } else {
     stats_.prompt_tokens += n_tokens;
@@ -159,6 +169,7 @@ void Generator::run(const GraphShape& shape) {
     inputs.push_back({input.type, input.name == "input_ids"  ? ids_.data()
                                   : input.name == "position" ? positions_.data()
                                                              : last_.data()});
+  ++graphs_[static_cast<size_t>(&shape - graphs_.data())].runs;
   session_.run(shape.graph, inputs, {{graph.outputs[0].type, logits_.data()}});
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -50,18 +51,21 @@ class Generator {
     double prompt_seconds = 0;
     int64_t decode_runs = 0;
     int64_t decode_tokens = 0;
+    int64_t decode_keys = 0;  // tokens that these saw in the cache, together
     double decode_seconds = 0;
   };
   const Stats& stats() const { return stats_; }
-
-  // The graph that takes prompts of `tokens` tokens, or a piece of them: the smallest that holds
-  // all, unless it would be more than half empty and a smaller one is there. For tests.
-  int graph_for(int64_t tokens) const;
+  // The graph (of the manifest) for prompts of `tokens` tokens, or pieces of them: the smallest
+  // that holds all, unless it would be more than half empty and a smaller one is there.
+  int graph_of(int64_t tokens) const { return graph_for(tokens).graph; }
+  // The sum of `work` (of a graph) over the runs that held a piece of a prompt.
+  double prompt_work(const std::function<double(int graph)>& work) const;
 
  private:
   struct GraphShape {
     int graph = 0;
     int64_t tokens = 1;
+    int64_t runs = 0;
   };
   struct Sequence {
     bool active = false;
@@ -71,6 +75,7 @@ class Generator {
   };
   const Sequence& sequence(int slot) const;
   Sequence& sequence(int slot);
+  const GraphShape& graph_for(int64_t tokens) const;
   void run(const GraphShape& shape);
 
   Session& session_;

@@ -221,6 +221,24 @@ std::vector<std::vector<StepProfile>> Session::profile(int graph,
   return profiles;
 }
 
+double Session::read_bytes_per_s() {
+  State& s = *state_;
+  const std::lock_guard lock(s.running);
+  int64_t bytes = 0;
+  for (const pef::ChipPlan& chip : s.plan->chips)
+    for (const pef::Piece& piece : chip.pieces)
+      if (!manifest().tensors[static_cast<size_t>(piece.tensor)].repeated)
+        bytes += piece.memory_bytes;
+  int64_t best_ns = INT64_MAX;
+  for (int pass = 0; pass < 4; ++pass) {
+    const int64_t start = now_ns();
+    s.start_all([&](size_t chip, Member& member) { s.chips[chip]->read_parameters(member); });
+    for (auto& chip : s.chips) chip->team().wait();
+    best_ns = std::min(best_ns, now_ns() - start);
+  }
+  return static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(best_ns, 1)) * 1e9;
+}
+
 SharedBytes Session::parameter(int index) const {
   const pef::Tensor& tensor = manifest().tensors[static_cast<size_t>(index)];
   std::byte* whole = nullptr;

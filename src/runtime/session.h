@@ -66,6 +66,9 @@ class Session {
   // The same `runs` times, timing every step (with a barrier after each): [chip][step].
   std::vector<std::vector<StepProfile>> profile(int graph, const std::vector<ConstArray>& inputs,
                                                 const std::vector<Array>& outputs, int runs);
+  // Bytes a second at which all threads of all chips together read the chips' parameters and do
+  // nothing else: what decoding can reach at best. Takes a few passes over them.
+  double read_bytes_per_s();
   // A whole parameter, gathered from the chips, in row-major order. `index` into
   // manifest().tensors.
   SharedBytes parameter(int index) const;

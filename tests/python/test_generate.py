@@ -1,8 +1,11 @@
 # Generation with a KV cache: the tokens of PyTorch at every n, whatever way the prompts take.
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from program import error, run
 from zoo import ZOO
 
 import shardwright as sw
@@ -202,6 +205,110 @@ def test_models_that_cannot_be_generated_from_say_why(tmp_path):
         huggingface.capture_generate(by_name("llama_9_3").model(), 1, 65)
     with pytest.raises(ShardwrightError, match="each must be at least 2 and at most --seq 64"):
         huggingface.capture_generate(by_name("llama_9_3").model(), 1, 64, [1, 8])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Hugging Face folder of a tiny Llama whose tokenizer has the bytes as tokens."""
+    import tokenizers
+    import transformers
+
+    path = tmp_path_factory.mktemp("model")
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {"<end>": 0} | {c: i + 1 for i, c in enumerate(sorted(alphabet))}
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=257,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        eos_token_id=0,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def test_the_command_line_writes_what_pytorch_does(folder, tmp_path):
+    import transformers
+
+    compiling = run(
+        *("compile", folder, "--generate", "--seq", 96, "-b", 2, "--prompts", "16,32"),
+        *("--tensor-parallel", "weight", "--n-chips", "1,3", "--output-folder", tmp_path),
+        *("--pef-name", "tiny"),
+    )
+    assert compiling.returncode == 0, compiling.stderr
+    pef = tmp_path / "tiny" / "tiny.pef"
+    model = huggingface.load(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Häuser?"}], add_generation_prompt=True, tokenize=False
+    )
+    want = {}
+    for text in ("Häuser", chat):
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        tokens = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)
+        answer = tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+        want[text] = answer.replace("\r", "\n")  # as subprocess reads it
+    for n in (1, 3):
+        options = ("--n-chips", n, "--max-new-tokens", 20)
+        done = run("-q", "generate", pef, "--prompt", "Häuser", *options, "--stats")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(want["Häuser"] + "\n\nfirst token after ")
+        assert " GB/s, " in done.stdout and " % of a decode run" in done.stdout
+        done = run("-q", "generate", pef, "--chat", "--prompt", "Häuser?", *options)
+        assert done.stdout == want[chat] + "\n"
+    both = ("--prompt", "Häuser", "--prompt-tokens", "7,8")
+    done = run("-q", "generate", pef, *both, "--max-new-tokens", 20, "--json")
+    answers = json.loads(done.stdout)["answers"]
+    assert answers[0]["text"].replace("\r", "\n") == want["Häuser"] and len(answers) == 2
+    assert set(answers[1]) == {"prompt_tokens", "tokens", "text", "ended"}
+
+
+def test_mistakes_of_the_command_line(llama):
+    pef = llama[1].path
+    assert error("generate", pef) == (
+        2,
+        "error: there is no prompt: give --prompt TEXT, or --prompt-tokens 1,2,3",
+    )
+    assert error("generate", pef, "--prompt", "Hi") == (
+        2,
+        "error: this PEF holds no tokenizer: give token numbers, or compile a Hugging Face folder "
+        "that has one",
+    )
+    assert error("generate", pef, "--prompt-tokens", "1,x") == (
+        2,
+        "error: --prompt-tokens 1,x: give token numbers, as in 504,3575,282",
+    )
+    four = ["--prompt-tokens", "1"] * 4
+    assert error("generate", pef, *four) == (
+        2,
+        "error: 4 prompts, but this PEF was compiled for 3 side by side; give fewer, or compile "
+        "with -b 4",
+    )
+    long = ",".join(["1"] * 65)
+    assert error("generate", pef, "--prompt-tokens", long) == (
+        2,
+        "error: the prompt has 65 tokens, but the KV cache holds 64: give a shorter one, or "
+        "compile with a larger --seq",
+    )
+    done = run("generate", pef, "--prompt-tokens", "1")
+    assert done.returncode == 0
+    assert done.stderr.endswith(
+        "warning: the text ends because the KV cache of 64 tokens is full; compile with a larger "
+        "--seq for more\n"
+    )
 
 
 def test_the_text_of_half_a_character_is_kept_back():

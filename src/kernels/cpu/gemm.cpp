@@ -45,9 +45,10 @@ const GemmKernels& active_kernels() {
 
 std::atomic<Bf16Body> forced_body{Bf16Body::kMeasured};
 
-// ns that a row of a full tile takes in this body; best of several, about 20 us in all.
+// ns that a row of a full tile takes in this body; best of several, some 20 us in all.
+constexpr int64_t kTileSteps = 64;
 double row_ns(const GemmKernels& kernels, GemmBody body) {
-  constexpr int64_t kSteps = 64;
+  constexpr int64_t kSteps = kTileSteps;
   alignas(64) static thread_local float x[kMaxTileRows * 2 * kSteps];
   alignas(64) static thread_local float panel[kSteps * kPanelColumns];
   alignas(64) static thread_local float sums[kMaxTileRows * kPanelColumns];
@@ -61,13 +62,14 @@ double row_ns(const GemmKernels& kernels, GemmBody body) {
                        .prefetch_lines = 0,
                        .prefetch = nullptr};
   using Clock = std::chrono::steady_clock;
+  constexpr int kCalls = 4;
   double best = 1e30;
   for (int round = 0; round < 8; ++round) {
     const auto start = Clock::now();
-    for (int i = 0; i < 4; ++i) kernels.micro[body][rows - 1](&args);
+    for (int i = 0; i < kCalls; ++i) kernels.micro[body][rows - 1](&args);
     best = std::min(best, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
   }
-  return best / static_cast<double>(rows);
+  return best / static_cast<double>(rows) / kCalls;
 }
 
 GemmBody bf16_body(const GemmKernels& kernels) {
@@ -421,5 +423,12 @@ void gemm(Member& member, const GemmArgs& args) {
 void force_bf16_body(Bf16Body body) { forced_body.store(body, std::memory_order_relaxed); }
 
 bool bf16_dot_is_used() { return bf16_body(active_kernels()) == kBodyDot; }
+
+double tile_flops_per_s(DType dtype) {
+  const GemmKernels& kernels = active_kernels();
+  const GemmBody body = dtype == DType::kBF16 ? bf16_body(kernels) : kBodyF32;
+  const double flops_per_row = 2.0 * kTileSteps * kPanelColumns * (body == kBodyDot ? 2 : 1);
+  return flops_per_row / row_ns(kernels, body) * 1e9;
+}
 
 }  // namespace shardwright::kernels

@@ -148,5 +148,8 @@ enum class Bf16Body : int { kMeasured, kWiden, kDot };
 void force_bf16_body(Bf16Body body);
 // True if bf16 products go by the dot instruction (forced, or measured) in the active set.
 bool bf16_dot_is_used();
+// Flops a second of one thread in the loop inside gemm, all of it in registers and L1: f32, or the
+// faster body for bf16. Takes some 20 us.
+double tile_flops_per_s(DType dtype);
 
 }  // namespace shardwright::kernels
