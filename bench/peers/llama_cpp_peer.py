@@ -84,7 +84,7 @@ class Context:
         llama.llama_memory_clear(llama.llama_get_memory(self.context), False)
 
     def append(self, ids: np.ndarray, position: int) -> np.ndarray:
-        """ids (B, tokens) behind `position` tokens -> logits (B, vocab) of each row's last token."""
+        """ids (B, tokens) behind `position` tokens -> logits (B, vocab) of the last of each."""
         rows, columns = ids.shape
         self.batch.n_tokens = n = ids.size
         self.token[:n] = ids.ravel()

@@ -17,6 +17,7 @@ from pathlib import Path
 import models
 import report
 from processes import ROOT, Failed, Process, available_gb, limits
+from transformers import AutoTokenizer
 from workloads import PRECISIONS, WORKLOADS, Workload, share_of_limit, wanted
 
 # peer -> settings of each of its processes
@@ -26,6 +27,7 @@ PEERS = {
     "torch": ({"compiled": False}, {"compiled": True}),
     "openvino": ({},),
 }
+TEXT, EXPECTED = "The capital of France is", " Paris"
 MOST_IDLE_CPU = 0.02  # of a core, for a peer whose turn it is not
 
 
@@ -45,6 +47,7 @@ class Group:
         self.processes: list[Process] = []
         self.about: dict[str, str] = {}
         self.skipped: list[str] = []
+        self.disagreements: list[str] = []
         self.best: dict[tuple[str, str], float] = {}  # (workload, figure) -> seconds
         self.tokens: dict[tuple[str, str], list[int]] = {}
         self.limits = dict.fromkeys(
@@ -187,22 +190,45 @@ class Group:
     def tokens_of(work: Workload) -> int:
         return work.batch * (work.prompt if work.kind == "prefill" else work.new)
 
-    def disagreements(self) -> Iterator[str]:
-        """In f32 with real weights all peers must continue alike: else they don't compute the same."""
+    def check_text(self) -> None:
+        """Real weights in f32 must say the same everywhere, or not all compute the same."""
+        if self.model != "smollm2" or self.precision != "f32" or self.chips > 1:
+            return
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        ids = tokenizer(TEXT)["input_ids"]
+        for process in self.processes:
+            for figure in process.figures:
+                request = {"figure": figure, "work": "decode", "ids": ids, "new": 8, "time": False}
+                try:
+                    tokens = process.ask(request)["tokens"]
+                except Failed as error:
+                    self.skip(f"text {figure}", error)
+                    continue
+                said = tokenizer.decode(tokens)
+                say(f"  {figure}: {TEXT}{said!r}")
+                if not said.startswith(EXPECTED):
+                    self.disagreements.append(f"{figure} continues {TEXT!r} with {said!r}")
+
+    def check_tokens(self) -> None:
+        """The same for the prompts of the workloads."""
         if self.model != "smollm2" or self.precision != "f32":
             return
         for work in self.works:
             said = {f: tokens for (name, f), tokens in self.tokens.items() if name == work.name}
-            for figure, tokens in said.items():
-                first = next(iter(said))
-                if tokens != said[first]:
-                    yield f"{work.name}: {first} says {said[first]}, {figure} {tokens}"
+            first = next(iter(said), None)
+            self.disagreements += [
+                f"{work.name}: {first} says {said[first]}, {figure} {tokens}"
+                for figure, tokens in said.items()
+                if tokens != said[first]
+            ]
 
     def run(self) -> list[dict]:
         say(f"{self.model} {self.precision}, {self.chips} chip{'s' * (self.chips > 1)}")
         try:
             self.start()
             self.prepare()
+            self.check_text()
+            self.check_tokens()
             for number in range(self.args.rounds):
                 say(f"  round {number + 1} of {self.args.rounds}")
                 self.round(number)
@@ -255,7 +281,7 @@ def main() -> int:
     about = {name: text for group in groups for name, text in group.about.items()}
     idle = max(group.idle_cpu for group in groups)
     skipped = [line for group in groups for line in group.skipped]
-    disagreements = [line for group in groups for line in group.disagreements()]
+    disagreements = [line for group in groups for line in group.disagreements]
     print(report.table(rows))
     top = {name: max(group.limits[name] for group in groups) for name in groups[0].limits}
     print(

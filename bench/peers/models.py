@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -88,20 +89,18 @@ def matrix_count(folder: Path) -> int:
     """How many weights a token is multiplied with: those of all matrices, except an embedding that
     is no lm_head as well, of which a token reads one row."""
     config = config_of(folder)
-    count = sum(
-        math.prod(file.get_slice(key).get_shape())
-        for file in _files(folder)
-        for key in file.keys()  # noqa: SIM118: it is no dict
-        if len(file.get_slice(key).get_shape()) == 2
-    )
+    shapes = [piece.get_shape() for _, piece in _tensors(folder)]
+    count = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
     tied = config["tie_word_embeddings"]
     return count if tied else count - config["vocab_size"] * config["hidden_size"]
 
 
-def _files(folder: Path) -> Iterator[safe_open]:
+def _tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+    """(name, lazy tensor): its get_shape() reads nothing, [:] all of it."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            yield file
+            names = file.keys()
+            yield from ((name, file.get_slice(name)) for name in names)
 
 
 _GGUF_NAMES = {
@@ -159,8 +158,8 @@ def gguf_file(name: str, precision: str) -> Path:
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("no_vocab")
-    for file, key in ((file, key) for file in _files(folder) for key in file.keys()):  # noqa: SIM118
-        weight = file.get_tensor(key).float().numpy()
+    for key, piece in _tensors(folder):
+        weight = piece[:].float().numpy()
         if key.endswith(("q_proj.weight", "k_proj.weight")):
             weight = _interleaved(weight, heads[key.split(".")[-2][0]])
         kind = GGUF_TYPES["f32" if weight.ndim == 1 else precision]

@@ -47,7 +47,7 @@ class Peer:
         return time.perf_counter() - start, first
 
     def _logits(self, ids: np.ndarray, position: int) -> np.ndarray:
-        """ids (B, tokens) behind `position` tokens -> logits (B, vocab) of each row's last token."""
+        """ids (B, tokens) behind `position` tokens -> logits (B, vocab) of the last of each."""
         rows, columns = ids.shape
         positions = np.broadcast_to(np.arange(position, position + columns), (rows, columns))
         self.request.infer(

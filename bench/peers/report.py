@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 
 OURS = "Shardwright"
+LEGEND = """\
+ratio: Shardwright's speed / the best peer's. of limit: of gemm's peak (prefill) or of the read
+bandwidth (decode); Shardwright's, or the best peer's where Shardwright has no figure."""
 
 
 def best_peer(row: dict) -> str | None:
@@ -54,11 +57,7 @@ def table(rows: list[dict]) -> str:
         ).rstrip()
         for line in lines
     )
-    return text + (
-        "\n\nratio: Shardwright / the best peer (times the other way round). of limit: of gemm's peak"
-        " (prefill)\nor of the read bandwidth (decode), Shardwright's, or the best peer's where we "
-        "have no figure."
-    )
+    return f"{text}\n\n{LEGEND}"
 
 
 def to_json(report: dict, path: Path) -> None:

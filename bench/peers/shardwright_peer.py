@@ -18,7 +18,7 @@ class Peer:
         self.settings = settings
         self.chips = settings["chips"]
         self.figures = ("Shardwright" if self.chips == 1 else f"Shardwright {self.chips} chips",)
-        self.about = f"Shardwright {_core.version() if hasattr(_core, 'version') else ''}".strip()
+        self.about = f"Shardwright {sw.__version__}"
         self.sessions: dict[str, sw.Session] = {}
 
     def prefill(self, figure: str, ids: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 
 Says {"figures": [..], "about": ".."} when it has loaded. Then each request
 {"figure": .., "work": "prefill" | "decode", "batch": B, "prompt": tokens, "new": n, "time": bool}
-is answered by {"seconds": .., "tokens": [first row's new tokens], "since_load_s": ..}, the last from
-when the peer's libraries were imported and it began to load, or by {"error": ".."}.
+is answered by {"seconds": .., "tokens": [first row's new tokens], "since_load_s": ..}, the last
+from when the peer's libraries were imported and it began to load, or by {"error": ".."}.
+"ids": [..] in place of "batch" and "prompt" is a prompt of one row.
 
 A peer's file has a class `Peer(settings)` with `figures`, `about` and, for each figure,
     prefill(figure, ids) -> logits, f32 (vocab), of the first row's last token
@@ -34,9 +35,10 @@ def prompt(batch: int, tokens: int, vocab: int) -> np.ndarray:
 
 
 def answer(peer, request: dict, vocab: int) -> dict:
-    ids = prompt(request["batch"], request["prompt"], vocab)
     if "ids" in request:
         ids = np.array([request["ids"]], dtype=np.int64)
+    else:
+        ids = prompt(request["batch"], request["prompt"], vocab)
     seconds, spent, times = float("inf"), 0.0, 0
     while times == 0 or (request["time"] and spent < ENOUGH_S and times < MOST_TIMES):
         start = time.perf_counter()
