@@ -33,8 +33,8 @@ class Peer:
         self.contexts[figure, rows].clear()
         return self.contexts[figure, rows]
 
-    def prefill(self, figure: str, ids: np.ndarray) -> np.ndarray:
-        return self._context(figure, len(ids)).append(ids, 0)[0]
+    def prefill(self, figure: str, ids: np.ndarray) -> int:
+        return self._context(figure, len(ids)).append(ids, 0)[0].argmax()
 
     def decode(self, figure: str, ids: np.ndarray, n: int) -> tuple[float, list[int]]:
         context = self._context(figure, len(ids))

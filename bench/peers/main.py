@@ -53,7 +53,7 @@ class Group:
         self.limits = dict.fromkeys(
             ("f32_gflops", "bf16_gflops", "int8_gflops", "read_gbytes"), 0.0
         )
-        self.idle_cpu = 0.0  # the most that one burnt, of a core
+        self.idle: dict[Process, list[float]] = {}  # [CPU seconds, seconds] while others ran
 
     def skip(self, what: str, reason: object) -> None:
         self.skipped.append(f"{self.model} {self.precision} {what}: {reason}")
@@ -135,10 +135,11 @@ class Group:
         others = [other for other in self.processes if other is not process]
         before, start = [other.cpu_s() for other in others], time.perf_counter()
         reply = process.ask(work.request(figure, timed=True))
-        burnt = [other.cpu_s() - was for other, was in zip(others, before)]
         took = time.perf_counter() - start
-        if took > 0.5:  # the kernel counts CPU time in steps of 10 ms
-            self.idle_cpu = max(self.idle_cpu, *(s / took for s in burnt), 0.0)
+        for other, was in zip(others, before):
+            spent = self.idle.setdefault(other, [0.0, 0.0])
+            spent[0] += other.cpu_s() - was
+            spent[1] += took
         self.best[work.name, figure] = min(self.best[work.name, figure], reply["seconds"])
 
     def time_start(self, work: Workload, running: Process, figure: str) -> None:
@@ -277,9 +278,10 @@ def main() -> int:
                 group = Group(args, model, precision, chips)
                 groups.append(group)
                 rows += group.run()
-                say(report.table(group.rows()))
     about = {name: text for group in groups for name, text in group.about.items()}
-    idle = max(group.idle_cpu for group in groups)
+    idle = max(
+        (cpu_s / took_s for group in groups for cpu_s, took_s in group.idle.values()), default=0.0
+    )
     skipped = [line for group in groups for line in group.skipped]
     disagreements = [line for group in groups for line in group.disagreements]
     print(report.table(rows))
@@ -289,9 +291,16 @@ def main() -> int:
         f"{top['bf16_gflops']:.0f} GF/s, int8 {top['int8_gflops']:.0f} Gop/s, "
         f"read {top['read_gbytes']:.1f} GB/s"
     )
-    print(f"peers that wait: at most {idle:.3f} of a core each", *about.values(), sep="\n")
-    print(*(f"skipped: {line}" for line in skipped), sep="\n")
-    print(*(f"NOT THE SAME TOKENS: {line}" for line in disagreements), sep="\n")
+    print(
+        f"peers that wait: at most {idle:.3f} of a core each",
+        *dict.fromkeys(about.values()),
+        sep="\n",
+    )
+    for line in [
+        *(f"skipped: {s}" for s in skipped),
+        *(f"NOT THE SAME: {s}" for s in disagreements),
+    ]:
+        print(line)
     if args.json:
         document = {"rows": rows, "about": about, "skipped": skipped, "idle_cpu": idle,
                     "disagreements": disagreements, "rounds": args.rounds,

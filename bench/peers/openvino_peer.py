@@ -32,9 +32,9 @@ class Peer:
         model = ov.Core().compile_model(path, "CPU", options)
         self.request = model.create_infer_request()
 
-    def prefill(self, figure: str, ids: np.ndarray) -> np.ndarray:
+    def prefill(self, figure: str, ids: np.ndarray) -> int:
         self.request.reset_state()
-        return self._logits(ids, 0)[0]
+        return self._logits(ids, 0)[0].argmax()
 
     def decode(self, figure: str, ids: np.ndarray, n: int) -> tuple[float, list[int]]:
         self.request.reset_state()

@@ -1,6 +1,7 @@
 # Shardwright's side of the table: a PEF for each model, precision and batch size, compiled once.
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,31 @@ class Peer:
         self.about = f"Shardwright {sw.__version__}"
         self.sessions: dict[str, sw.Session] = {}
 
-    def prefill(self, figure: str, ids: np.ndarray) -> np.ndarray:
+    def prefill(self, figure: str, ids: np.ndarray) -> int:
         rows, tokens = ids.shape
+        if self._generates:
+            return _first(next(iter(self._generator(rows).generate(ids, max_new_tokens=1))))
         session = self._session(f"forward-{tokens}", inference=True, batch_size=rows, seq=tokens)
-        return session.run({"input_ids": ids})["logits"][0, -1]
+        return session.run({"input_ids": ids})["logits"][0, -1].argmax()
 
     def decode(self, figure: str, ids: np.ndarray, n: int) -> tuple[float, list[int]]:
-        raise NotImplementedError("Shardwright can't generate yet")
+        if not self._generates:
+            raise NotImplementedError("this build of Shardwright has no Session.generate")
+        steps = iter(self._generator(len(ids)).generate(ids, max_new_tokens=n + 1))
+        tokens = [_first(next(steps))]  # the prompt's
+        start = time.perf_counter()
+        tokens += [_first(step) for step in steps]
+        seconds = time.perf_counter() - start
+        if len(tokens) != n + 1:
+            raise RuntimeError(f"asked for {n + 1} tokens, got {len(tokens)}")
+        return seconds, tokens
+
+    @property
+    def _generates(self) -> bool:
+        return hasattr(sw.Session, "generate")
+
+    def _generator(self, rows: int) -> sw.Session:
+        return self._session(f"generate-{rows}", generate=True, batch_size=rows, seq=MOST_TOKENS)
 
     def _session(self, kind: str, **options) -> sw.Session:
         if kind not in self.sessions:
@@ -56,3 +75,8 @@ class Peer:
             **options,
         )
         return pef.path
+
+
+def _first(step) -> int:
+    """The first row's token of what generate gives for a step."""
+    return int(np.ravel(step)[0])

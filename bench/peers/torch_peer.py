@@ -33,9 +33,9 @@ class Peer:
             self.forward = torch.compile(self.model.forward, dynamic=False, fullgraph=True)
         self.caches: dict[int, transformers.StaticCache] = {}
 
-    def prefill(self, figure: str, ids: np.ndarray) -> np.ndarray:
+    def prefill(self, figure: str, ids: np.ndarray) -> int:
         logits = self.forward(torch.from_numpy(ids), use_cache=False, logits_to_keep=1).logits
-        return logits[0, -1].float().numpy()
+        return logits[0, -1].argmax()
 
     def decode(self, figure: str, ids: np.ndarray, n: int) -> tuple[float, list[int]]:
         cache = self._cache(len(ids))

@@ -8,7 +8,7 @@ from when the peer's libraries were imported and it began to load, or by {"error
 "ids": [..] in place of "batch" and "prompt" is a prompt of one row.
 
 A peer's file has a class `Peer(settings)` with `figures`, `about` and, for each figure,
-    prefill(figure, ids) -> logits, f32 (vocab), of the first row's last token
+    prefill(figure, ids) -> the token that follows the first row
     decode(figure, ids, n) -> (seconds for n steps behind the prompt, tokens of the first row)
 with ids i64 (B, tokens). What it can't do it refuses with an error.
 """
@@ -43,9 +43,8 @@ def answer(peer, request: dict, vocab: int) -> dict:
     while times == 0 or (request["time"] and spent < ENOUGH_S and times < MOST_TIMES):
         start = time.perf_counter()
         if request["work"] == "prefill":
-            logits = peer.prefill(request["figure"], ids)
+            tokens = [peer.prefill(request["figure"], ids)]
             took = time.perf_counter() - start
-            tokens = [int(np.argmax(logits))]
         else:
             took, tokens = peer.decode(request["figure"], ids, request["new"])
         seconds = min(seconds, took)
