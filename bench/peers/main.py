@@ -16,7 +16,7 @@ from pathlib import Path
 
 import models
 import report
-from processes import ROOT, Failed, Process, available_gb, limits
+from processes import ROOT, Failed, Process, available_gb, limits, machine_cpu_s
 from transformers import AutoTokenizer
 from workloads import PRECISIONS, WORKLOADS, Workload, share_of_limit, wanted
 
@@ -29,6 +29,7 @@ PEERS = {
 }
 TEXT, EXPECTED = "The capital of France is", " Paris"
 MOST_IDLE_CPU = 0.02  # of a core, for a peer whose turn it is not
+MOST_STRANGERS_CPU = 0.1  # of a core, for all other programs: OpenMP's barriers suffer most
 
 
 def say(text: str) -> None:
@@ -53,7 +54,9 @@ class Group:
         self.limits = dict.fromkeys(
             ("f32_gflops", "bf16_gflops", "int8_gflops", "read_gbytes"), 0.0
         )
-        self.idle: dict[Process, list[float]] = {}  # [CPU seconds, seconds] while others ran
+        self.timed_s: dict[Process, float] = {}  # how long each had its turns
+        self.idle: dict[Process, float] = {}  # CPU seconds of each in the turns of others
+        self.strangers_s = 0.0  # CPU seconds of all other programs in the turns of any
 
     def skip(self, what: str, reason: object) -> None:
         self.skipped.append(f"{self.model} {self.precision} {what}: {reason}")
@@ -132,14 +135,18 @@ class Group:
                 self.limits[name] = max(self.limits[name], value)
 
     def time(self, work: Workload, process: Process, figure: str) -> None:
-        others = [other for other in self.processes if other is not process]
-        before, start = [other.cpu_s() for other in others], time.perf_counter()
+        before = {each: each.cpu_s() for each in self.processes}
+        machine, start = machine_cpu_s(), time.perf_counter()
         reply = process.ask(work.request(figure, timed=True))
         took = time.perf_counter() - start
-        for other, was in zip(others, before):
-            spent = self.idle.setdefault(other, [0.0, 0.0])
-            spent[0] += other.cpu_s() - was
-            spent[1] += took
+        strangers = machine_cpu_s() - machine
+        for each, was in before.items():
+            burnt = each.cpu_s() - was
+            strangers -= burnt
+            if each is not process:
+                self.idle[each] = self.idle.get(each, 0.0) + burnt
+        self.timed_s[process] = self.timed_s.get(process, 0.0) + took
+        self.strangers_s += max(0.0, strangers)
         self.best[work.name, figure] = min(self.best[work.name, figure], reply["seconds"])
 
     def time_start(self, work: Workload, running: Process, figure: str) -> None:
@@ -160,6 +167,20 @@ class Group:
             seconds = reply["since_load_s"]
         key = work.name, figure
         self.best[key] = min(self.best.get(key, float("inf")), seconds)
+
+    def idle_cpu(self) -> float:
+        """The most that a peer burns while it waits, of a core."""
+        total = sum(self.timed_s.values())
+        shares = (
+            cpu_s / others_s
+            for each, cpu_s in self.idle.items()
+            if (others_s := total - self.timed_s.get(each, 0.0))
+        )
+        return max(shares, default=0.0)
+
+    def strangers_cpu(self) -> float:
+        """What all other programs used of a core, on average, while a peer was timed."""
+        return self.strangers_s / max(sum(self.timed_s.values()), 1e-9)
 
     def rows(self) -> list[dict]:
         rows = []
@@ -279,9 +300,8 @@ def main() -> int:
                 groups.append(group)
                 rows += group.run()
     about = {name: text for group in groups for name, text in group.about.items()}
-    idle = max(
-        (cpu_s / took_s for group in groups for cpu_s, took_s in group.idle.values()), default=0.0
-    )
+    idle = max((group.idle_cpu() for group in groups), default=0.0)
+    strangers = max((group.strangers_cpu() for group in groups), default=0.0)
     skipped = [line for group in groups for line in group.skipped]
     disagreements = [line for group in groups for line in group.disagreements]
     print(report.table(rows))
@@ -302,15 +322,25 @@ def main() -> int:
     ]:
         print(line)
     if args.json:
-        document = {"rows": rows, "about": about, "skipped": skipped, "idle_cpu": idle,
-                    "disagreements": disagreements, "rounds": args.rounds,
-                    "threads": args.threads}  # fmt: skip
+        document = {
+            "rows": rows,
+            "about": about,
+            "skipped": skipped,
+            "disagreements": disagreements,
+            "idle_cpu": idle,
+            "strangers_cpu": strangers,
+            "rounds": args.rounds,
+            "threads": args.threads,
+        }
         report.to_json(document, args.json)
     if args.plot:
         report.plot(rows, args.plot)
     if idle > MOST_IDLE_CPU:
-        print("a peer that waits burns CPU: the figures of the others are too low", file=sys.stderr)
-    return 1 if disagreements or idle > MOST_IDLE_CPU else 0
+        print("a peer that waits burns CPU: the others' figures are too low", file=sys.stderr)
+    if strangers > MOST_STRANGERS_CPU:
+        print("other programs used the cores meanwhile: run it again alone", file=sys.stderr)
+    trusted = idle <= MOST_IDLE_CPU and strangers <= MOST_STRANGERS_CPU
+    return 0 if trusted and not disagreements else 1
 
 
 if __name__ == "__main__":

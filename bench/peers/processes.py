@@ -75,6 +75,14 @@ class Process:
         self.process.stdout.close()
 
 
+def machine_cpu_s() -> float:
+    """CPU time that all programs of the machine have used, with what its host took away."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def available_gb() -> float:
     """Memory that a new process can have."""
     for line in Path("/proc/meminfo").read_text().splitlines():

@@ -39,8 +39,8 @@ WORKLOADS = (
     Workload("batch 8", "decode", 64, batch=8, new=32),
     Workload("load", "load", 8),
     Workload("start", "start", 8),
-    Workload("prefill 512, 2 chips", "prefill", 512, chips=2),
-    Workload("decode, 2 chips", "decode", 64, new=32, chips=2),
+    Workload("2 chips prefill 512", "prefill", 512, chips=2),
+    Workload("2 chips decode", "decode", 64, new=32, chips=2),
 )
 
 
