@@ -28,6 +28,8 @@ PEERS = {
     "openvino": ({},),
 }
 TEXT, EXPECTED = "The capital of France is", " Paris"
+# In place of them beside two chips: ourselves.
+ONE_CHIP = {"chips": 1, "name": "one chip"}
 MOST_IDLE_CPU = 0.02  # of a core, for a peer whose turn it is not
 MOST_STRANGERS_CPU = 0.1  # of a core, for all other programs: OpenMP's barriers suffer most
 
@@ -79,6 +81,9 @@ class Group:
         return settings
 
     def choices(self) -> Iterator[tuple[str, dict]]:
+        if self.chips > 1:
+            yield from (("shardwright", {}), ("shardwright", ONE_CHIP))
+            return
         for peer in self.args.peers:
             for own in PEERS[peer]:
                 if not (own.get("compiled") and self.args.quick):
@@ -87,7 +92,7 @@ class Group:
     def start(self) -> None:
         weights_gb = self.matrices * models.BYTES_PER_WEIGHT[self.precision] / 1e9
         for peer, own in self.choices():
-            name = " ".join([peer, *(key for key, value in own.items() if value)])
+            name = f"{peer} {own or ''}".strip()
             need_gb = (2.2 if own.get("compiled") else 1.2) * weights_gb + 1
             if available_gb() < need_gb:
                 self.skip(name, f"needs {need_gb:.0f} GB, {available_gb():.0f} GB are free")
@@ -299,12 +304,13 @@ def main() -> int:
                 group = Group(args, model, precision, chips)
                 groups.append(group)
                 rows += group.run()
+                say(report.table(group.rows()))
     about = {name: text for group in groups for name, text in group.about.items()}
     idle = max((group.idle_cpu() for group in groups), default=0.0)
     strangers = max((group.strangers_cpu() for group in groups), default=0.0)
     skipped = [line for group in groups for line in group.skipped]
     disagreements = [line for group in groups for line in group.disagreements]
-    print(report.table(rows))
+    print(report.table(rows), report.LEGEND, sep="\n\n")
     top = {name: max(group.limits[name] for group in groups) for name in groups[0].limits}
     print(
         f"\nlimits, {args.threads} threads: f32 {top['f32_gflops']:.0f} GF/s, bf16 "

@@ -50,14 +50,13 @@ def table(rows: list[dict]) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*lines)]
     left = 4  # columns of words
-    text = "\n".join(
+    return "\n".join(
         "  ".join(
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths))
         ).rstrip()
         for line in lines
     )
-    return f"{text}\n\n{LEGEND}"
 
 
 def to_json(report: dict, path: Path) -> None:

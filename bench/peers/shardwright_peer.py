@@ -13,12 +13,13 @@ MOST_TOKENS = 640  # prompt and new tokens: the length of the cache
 
 
 class Peer:
-    """`settings`: folder, precision, chips (threads are divided among them), pef_folder."""
+    """`settings`: folder, precision, chips (threads are divided among them), pef_folder;
+    name of the figure (default: Shardwright)."""
 
     def __init__(self, settings: dict):
         self.settings = settings
         self.chips = settings["chips"]
-        self.figures = ("Shardwright" if self.chips == 1 else f"Shardwright {self.chips} chips",)
+        self.figures = (settings.get("name", "Shardwright"),)
         self.about = f"Shardwright {sw.__version__}"
         self.sessions: dict[str, sw.Session] = {}
 

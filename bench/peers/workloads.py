@@ -45,9 +45,9 @@ WORKLOADS = (
 
 
 def wanted(work: Workload, precision: str, limits: dict) -> float | None:
-    """The least ratio of Shardwright's speed to the best peer's."""
+    """The least ratio of Shardwright's speed to the best peer's; of two chips to one's."""
     if work.chips > 1:
-        return 2.0
+        return 0.97
     if work.seconds:
         return 1.0
     if work.batch > 1:
