@@ -318,7 +318,7 @@ def main() -> int:
         f"read {top['read_gbytes']:.1f} GB/s"
     )
     print(
-        f"peers that wait: at most {idle:.3f} of a core each",
+        f"peers that wait: at most {idle:.3f} of a core each; other programs: {strangers:.3f}",
         *dict.fromkeys(about.values()),
         sep="\n",
     )
