@@ -19,9 +19,9 @@ void save(const fs::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
 }
 
-std::string file_seed(const fs::path& scratch) {
+std::string file_seed(const pef::Manifest& manifest, const fs::path& scratch) {
   const pef::SmallWeights weights;
-  pef::write(scratch.string(), pef::small_manifest(), weights.views());
+  pef::write(scratch.string(), manifest, weights.views());
   std::ifstream file(scratch, std::ios::binary);
   std::string seed(1, '\0');
   seed.append(std::istreambuf_iterator<char>(file), {});
@@ -29,8 +29,7 @@ std::string file_seed(const fs::path& scratch) {
 }
 
 // As fuzz_pef.cpp takes them apart.
-std::string segments_seed(pef::Plan plan) {
-  pef::Manifest manifest = pef::small_manifest();
+std::string segments_seed(pef::Manifest manifest, const pef::Plan& plan) {
   manifest.plans = {plan};
   std::string seed(1, '\1');
   const auto append = [&](const std::string& part) {
@@ -47,10 +46,15 @@ std::string segments_seed(pef::Plan plan) {
 
 void write_seeds(const fs::path& folder) {
   fs::create_directories(folder / "npy");
-  save(folder / "pef" / "file", file_seed(folder / "small.pef"));
-  fs::remove(folder / "small.pef");
-  for (const pef::Plan& plan : pef::small_manifest().plans)
-    save(folder / "pef" / ("segments_" + std::to_string(plan.n_chips)), segments_seed(plan));
+  for (const auto& [name, manifest] :
+       {std::pair{"small", pef::small_manifest()}, std::pair{"fused", pef::fused_manifest()}}) {
+    const std::string prefix = std::string(name) + "_";
+    save(folder / "pef" / (prefix + "file"), file_seed(manifest, folder / "scratch.pef"));
+    for (const pef::Plan& plan : manifest.plans)
+      save(folder / "pef" / (prefix + "segments_" + std::to_string(plan.n_chips)),
+           segments_seed(manifest, plan));
+  }
+  fs::remove(folder / "scratch.pef");
   const float elements[6] = {0, 1, 2, 3, 4, 5};
   cli::write_npy((folder / "npy" / "f32").string(), {DType::kF32, {2, 3}},
                  reinterpret_cast<const std::byte*>(elements));

@@ -8,7 +8,7 @@ namespace shardwright {
 
 // While the whole process is stopped (Ctrl-Z, a debugger), the clock goes on but nobody is late. So
 // a waiter wakes up once a slice and counts at most a slice for each time that it woke: a stop
-// costs one slice, however long it was. All times are of std::chrono::steady_clock, in ns.
+// costs one slice, however long it was. All times are of base/clock.h.
 class Patience {
  public:
   Patience(int64_t limit_ns, int64_t now_ns)

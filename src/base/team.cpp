@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <thread>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace shardwright {
 namespace {
@@ -30,13 +30,6 @@ std::atomic<int> live_threads{0};
 int allowed_cpu_count() {
   static const int count = static_cast<int>(allowed_cpus().size());
   return count;
-}
-
-int64_t now_ns() {
-  using std::chrono::steady_clock;
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             steady_clock::now().time_since_epoch())
-      .count();
 }
 
 void pause() {

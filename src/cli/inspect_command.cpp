@@ -177,10 +177,19 @@ std::string plans_json(const pef::Manifest& manifest, const std::string& report_
                   {"mode", plan.mode},
                   {"notes", plan.notes},
                   {"chips", Json::array()}};
-    for (const pef::ChipPlan& chip : plan.chips)
+    for (const pef::ChipPlan& chip : plan.chips) {
       entry["chips"].push_back({{"weights_bytes", chip.parameter_bytes},
                                 {"arena_bytes", chip.arena_bytes},
-                                {"transfer_bytes", chip.transfer_bytes}});
+                                {"transfer_bytes", chip.transfer_bytes},
+                                {"traffic_of_graphs", Json::array()}});
+      for (const pef::Program& program : chip.programs) {
+        const pef::Traffic traffic = pef::traffic_of(program);
+        entry["chips"].back()["traffic_of_graphs"].push_back(
+            {{"steps", program.steps.size()},
+             {"weights_bytes", traffic.weights_bytes},
+             {"activations_bytes", traffic.activations_bytes}});
+      }
+    }
     if (const Json* p = report_of(report, plan.n_chips)) entry["graphs"] = p->at("graphs");
     plans.push_back(entry);
   }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <vector>
@@ -12,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/patience.h"
 #include "comm/region.h"
@@ -20,12 +20,6 @@ namespace shardwright::comm {
 namespace {
 
 constexpr uint32_t kAbortBit = 0x8000'0000U;
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 struct Prepared : PreparedExchange {
   std::string what;          // for messages: "all_reduce of model.layers.3.mlp.down_proj"

@@ -59,14 +59,15 @@ class Pipeline {
     for (std::string& note : idle_splits_notes(module_)) notes_.push_back(std::move(note));
     if (done("canonical")) return std::move(result_);
     for (int n : options_.n_chips) add_plan(n);
-    if (!options_.until.empty()) return std::move(result_);
-    write();
+    describe();
+    if (options_.until.empty()) write();
     return std::move(result_);
   }
 
  private:
   void check_options() const;
   void add_plan(int n);
+  void describe();
   void write();
   void verify(ir::Stage stage) const {
     for (const ir::Graph& graph : module_.graphs) ir::verify(module_, graph, stage);
@@ -126,11 +127,6 @@ void Pipeline::check_options() const {
       throw Error(ErrorCode::kUsage, fmt::format("--dump {}: can't make this folder: {}",
                                                  options_.dump_folder, error.message()));
   }
-  if (options_.optimization != 1 && !options_.rules_file.empty())
-    throw Error(ErrorCode::kUsage,
-                fmt::format("--optimization-rules {}: rules are for -o1, not -o{}; give -o1, or "
-                            "leave the file out",
-                            options_.rules_file, options_.optimization));
   for (int n : options_.n_chips)
     if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
 }
@@ -189,7 +185,7 @@ void Pipeline::add_plan(int n) {
   result_.manifest.plans.push_back(std::move(planned.plan));
 }
 
-void Pipeline::write() {
+void Pipeline::describe() {
   pef::Manifest& manifest = result_.manifest;
   manifest.model_name = options_.model_name;
   manifest.producer = kVersion;
@@ -198,6 +194,9 @@ void Pipeline::write() {
   for (const ir::Graph& graph : module_.graphs)
     manifest.graphs.push_back(plan::signature_of(graph));
   result_.report_json = to_json(module_, reports_);
+}
+
+void Pipeline::write() {
   std::vector<TensorView> views;
   for (const ir::LogicalTensor& tensor : module_.tensors) {
     if (tensor.bytes.data == nullptr && tensor.type.count() > 0)
@@ -214,7 +213,7 @@ void Pipeline::write() {
       write_options.progress = [&](int64_t done, int64_t total) {
         options_.progress("write", done, total);
       };
-    pef::write(options_.output_path, manifest, views, write_options);
+    pef::write(options_.output_path, result_.manifest, views, write_options);
   });
   result_.path = options_.output_path;
   std::ifstream file(result_.path, std::ios::binary | std::ios::ate);

@@ -286,8 +286,11 @@ class RowsStage final : public FusedStage {
     step->results.push_back(block_view(part.result));
     if (keeps_sum) step->results.push_back(block_view(added->result));
     return [this, &part, added, operands, keeps_sum](int64_t count) {
-      KernelSpec spec{
-          .op = part.op, .attrs = &part.attrs, .operands = {}, .results = {}, .begins = {}};
+      KernelSpec spec{.op = part.op,
+                      .attrs = &part.attrs,
+                      .operands = {},
+                      .results = {},
+                      .begins = part.begins};
       for (const RowView* view : operands) spec.operands.push_back(block_spec(*view, count));
       spec.results.push_back(block_spec(part.result, count));
       if (added == nullptr) return part.op->make_kernel(spec);

@@ -92,6 +92,12 @@ std::string as_row_operator(const FusedSpec& spec, int index, FusedPart* part) {
   if (is_reduction(op)) return keep_last_dim(spec, index, part);
   if (op == &rms_norm || op == &layer_norm) return check_norm_types(spec, index, *part);
   const TensorType& y = part->results[0].spec.type;
+  if (op == &gather) {
+    if (!is_last_dim(part->attrs.integer("dim"), y.ndim()))
+      return name_of(spec, index) + " is not along the last dimension";
+    part->attrs.set("dim", int64_t{-1});
+    return "";
+  }
   if (op == &softmax || op == &cat) {
     if (!is_last_dim(part->attrs.integer("dim", 0), y.ndim()))
       return name_of(spec, index) + " is not in the last dimension";
@@ -204,7 +210,10 @@ class RowPlanner {
     if (std::string reason = common_rows(spec_, leads, &program->rows); !reason.empty())
       return reason;
     for (const size_t i : members) {
-      RowPart part{.index = indices_[i], .op = parts_[i].op, .attrs = parts_[i].attrs};
+      RowPart part{.index = indices_[i],
+                   .op = parts_[i].op,
+                   .attrs = parts_[i].attrs,
+                   .begins = parts_[i].begins};
       if (std::string reason = see_part(parts_[i], program->rows, &part); !reason.empty())
         return reason;
       for (const RowView& operand : part.operands)
@@ -230,7 +239,7 @@ class RowPlanner {
       if (from.op->elementwise) {
         part->operands.push_back(see(
             value, y.type.shape, broadcast_strides(shape, value.spec.strides, y.type.shape), rows));
-      } else if (i > 0 && from.op != &cat) {  // a norm's weight
+      } else if (i > 0 && from.op != &cat && from.op != &gather) {  // a norm's weight
         RowView view{.value = value, .row_strides = std::vector<int64_t>(rows.size(), 0)};
         view.columns = shape.empty() ? 1 : shape.back();
         view.column_stride = shape.empty() ? 1 : value.spec.strides.back();
@@ -300,7 +309,8 @@ class RowPlanner {
 bool works_by_rows(const OpDef& op, const Attrs& attrs, const TensorType& result) {
   if (op.elementwise) return op.tile_code != nullptr;
   if (&op == &rms_norm || &op == &layer_norm) return true;
-  if (&op == &softmax || &op == &cat) return is_last_dim(attrs.integer("dim", 0), result.ndim());
+  if (&op == &softmax || &op == &cat || &op == &gather)
+    return is_last_dim(attrs.integer("dim", 0), result.ndim());
   if (!is_reduction(&op) || !attrs.boolean("keepdim", false)) return false;
   const std::optional<int64_t> dim = only_dim(attrs);
   return dim && is_last_dim(*dim, result.ndim());

@@ -32,6 +32,7 @@ struct RowPart {
   Attrs attrs = {};  // in the last of two dimensions
   std::vector<RowView> operands = {};
   RowView result = {};
+  std::vector<std::pair<std::string, int64_t>> begins = {};
   int segment = -1;  // of split_at_cats: parts of one segment alone may share registers
 };
 

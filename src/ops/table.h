@@ -103,6 +103,7 @@
   OP(layer_norm)            \
   OP(softmax)               \
   OP(log_softmax)           \
+  OP(cross_entropy_loss)    \
   OP(sum)                   \
   OP(mean)                  \
   OP(amax)                  \

@@ -5,6 +5,7 @@
 #include "passes/drop_noops.h"
 #include "passes/drop_unused.h"
 #include "passes/expand.h"
+#include "passes/find_gelu.h"
 #include "passes/find_rms_norm.h"
 #include "passes/fold_constants.h"
 #include "passes/fold_masks.h"
@@ -29,6 +30,7 @@ const std::vector<Pass>& canonical_passes() {
       {"fold_masks", fold_masks},
       {"group_heads", group_heads},
       {"find_rms_norm", find_rms_norm},
+      {"find_gelu", find_gelu},
       // After parameter views, because it cuts parameters; before merging, because it repeats.
       {"split_linear", split_linear},
       {"drop_noops", drop_noops},

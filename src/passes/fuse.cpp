@@ -26,29 +26,20 @@ int64_t row_count(const TensorType& type) {
   return rows;
 }
 
-bool is_last(int64_t dim, const TensorType& type) { return dim == -1 || dim == type.ndim() - 1; }
-
-// The dimensions but the last stay in their order; those of one row may stand anywhere.
-bool keeps_order(const std::vector<int64_t>& dims, const Shape& shape) {
-  int64_t before = -1;
-  for (int64_t dim : dims) {
-    if (dim < 0) dim += std::ssize(shape);
-    if (shape[static_cast<size_t>(dim)] == 1) continue;
-    if (dim < before) return false;
-    before = dim;
-  }
-  return true;
+// The factors of all dimensions but the last, major first.
+std::vector<int> row_factors(const ops::Words& words, const ops::Rule& rule) {
+  std::vector<int> found;
+  for (size_t d = 0; d + 1 < words.size(); ++d)
+    for (const int factor : words[d].factors)
+      if (rule.factors[static_cast<size_t>(factor)].size > 1) found.push_back(factor);
+  return found;
 }
 
-// A view whose rows are rows of its operand, or parts of them, in the same order.
+// A view each of whose rows is made of one row of its operand, in the same order.
 bool keeps_rows(const Graph& graph, const Node& node) {
   if (node.op->view == nullptr || node.inputs.empty() || node.inputs[0] == kNoValue) return false;
-  const TensorType& from = graph.type(node.inputs[0]);
-  const TensorType& to = graph.type(node.outputs[0]);
-  if (row_count(from) != row_count(to)) return false;
-  if (is_op(node, "permute")) return keeps_order(node.attrs.integers("dims"), from.shape);
-  return is_op(node, "slice") ? is_last(node.attrs.integer("dim"), from)
-                              : row_size(from) == row_size(to);
+  const ops::Rule rule = ops::rule_of(*node.op, node.attrs, graph.operand_types(node));
+  return row_factors(rule.operands[0], rule) == row_factors(rule.results[0], rule);
 }
 
 class Fuser {

@@ -1,6 +1,8 @@
 // Sizes and ranges of what a PEF describes.
 #include "pef/program.h"
 
+#include <algorithm>
+
 #include "base/checked.h"
 #include "base/error.h"
 
@@ -42,6 +44,19 @@ Range byte_range(const Buffer& buffer) {
 
 int64_t stored_bytes(const Tensor& tensor) {
   return tensor.repeated ? dtype_bytes(tensor.type.dtype) : checked_bytes(tensor.type);
+}
+
+Traffic traffic_of(const Program& program) {
+  Traffic traffic;
+  for (const Step& step : program.steps)
+    for (const std::vector<Buffer>* buffers : {&step.operands, &step.results})
+      for (const Buffer& buffer : *buffers) {
+        int64_t& bytes =
+            buffer.space == Space::kParameter ? traffic.weights_bytes : traffic.activations_bytes;
+        // What is broadcast by strides of 0 lies there once.
+        bytes += std::min(byte_range(buffer).size(), checked_bytes(buffer.type));
+      }
+  return traffic;
 }
 
 uint64_t features_of(const Manifest& manifest) {

@@ -115,6 +115,14 @@ struct Program {  // of one graph on one chip
   int64_t arena_bytes = 0;
 };
 
+// What the steps of a run read and write in memory, each operand and result of a step counted once
+// (elements that lie apart without what is between them). A fused step's scratch is not in it.
+struct Traffic {
+  int64_t weights_bytes = 0;      // whole tables where rows are looked up
+  int64_t activations_bytes = 0;  // in the arena, the inputs and the outputs
+};
+Traffic traffic_of(const Program& program);
+
 struct ChipPlan {
   std::vector<Piece> pieces;
   std::vector<Program> programs;  // one a graph

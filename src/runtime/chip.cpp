@@ -2,12 +2,12 @@
 #include "runtime/chip.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rows.h"
@@ -16,12 +16,6 @@
 
 namespace shardwright::runtime {
 namespace {
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 bool is_exchange(const pef::Step& step) { return step.op == ops::exchange.name; }
 

@@ -2,12 +2,12 @@
 #include "runtime/session.h"
 
 #include <algorithm>
-#include <chrono>
 #include <mutex>
 
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/patience.h"
 #include "comm/threads.h"
@@ -15,12 +15,6 @@
 
 namespace shardwright::runtime {
 namespace {
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // How often the caller looks whether the chips go on; more often for a short deadline.
 constexpr int64_t kWatchEvery_ns = 50'000'000;

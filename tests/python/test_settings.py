@@ -193,3 +193,13 @@ def test_log_level_and_color(tmp_path):
     assert "debug: --n-chips comes from SHARDWRIGHT_N_CHIPS\n" in debug
     for options, red in ((), False), (["--color=always"], True), (["--color=never"], False):
         assert ("\x1b[1;31merror: " in error("run", *options)[1]) == red
+
+
+def test_a_dry_run_tells_what_compiling_would(tmp_path):
+    args = ("compile", MODEL, "--inference", "--n-chips", "1,2", "--output-folder", tmp_path)
+    dry, real = (json.loads(run(*args, "--json", *more).stdout) for more in (["--dry-run"], []))
+    assert (dry["pef"], dry["size_bytes"]) == ("", 0)
+    assert dry["plans"] == real["plans"] and dry["graphs"] == real["graphs"] == ["forward"]
+    of = "a model of"
+    dry, real = (run(*args, *more).stdout.splitlines() for more in (["--dry-run"], []))
+    assert [line for line in dry if of in line] == [line for line in real if of in line] != []

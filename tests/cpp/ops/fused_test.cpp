@@ -65,6 +65,11 @@ const char* const kRowGroups[] = {
     "t = sum(e, dim=[1], keepdim=true); y = div(e, t) -> y",
     "s = mul(x: DT[2, 3, 5, 40], k: DT[]); m = add(s, mask: DT[1, 1, 5, 40]); "
     "y = softmax(m, dim=-1) -> y",
+    // cross entropy: a column picked by each row's own index
+    "m = amax(x: DT[6, 37], dim=[-1], keepdim=true); d = sub(x, m); e = exp(d); "
+    "t = sum(e, dim=[-1], keepdim=true); s = log(t); p = gather(x, c: i64[6, 1], dim=1); "
+    "q = sub(p, m); l = sub(s, q); k = ne(c, ignored: i64[]); y = where(k, l, zero: DT[]) -> y",
+    "e = exp(%x: DT[2, 3, 12]); y = gather(e, *c: i64[2, 3, 4], dim=-1) -> y",
     // the variance of a row; a sum that loses its dim
     "q = mul(x: DT[5, 400], x); m = sum(q, dim=[-1], keepdim=true); v = rsqrt(m); "
     "y = mul(x, v) -> y, m",

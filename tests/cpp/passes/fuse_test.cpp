@@ -70,7 +70,7 @@ TEST(Fuse, Gpt2) {
   Groups got = groups_of(shard::gpt2({}).module);
   EXPECT_EQ(
       got, (Groups{"add layer_norm", "linear*3 add*3", "linear add*2 layer_norm", "linear add gelu",
-                   "linear add*2 layer_norm", "linear amax sub exp sum log"}));
+                   "linear add*2 layer_norm", "linear amax sub*2 exp sum log gather"}));
 }
 
 TEST(Fuse, Bert) {

@@ -40,6 +40,20 @@ void expect_step_refused(const std::string& part, size_t step,
 
 TEST(CheckManifest, AcceptsTheSmallOne) { EXPECT_EQ(refusal(small_manifest()), "accepted"); }
 
+TEST(TrafficOf, CountsElementsAndNoScratch) {
+  Program alone = small_manifest().plans[0].chips[0].programs[0];
+  const int64_t x = kRows * kIn * 4, y = kRows * kOut * 4, weights = (kOut * kIn + kOut) * 4;
+  EXPECT_EQ(traffic_of(alone).weights_bytes, weights);
+  EXPECT_EQ(traffic_of(alone).activations_bytes, x + 3 * y);
+  const Program fused = fused_manifest().plans[0].chips[0].programs[0];
+  EXPECT_EQ(traffic_of(fused).weights_bytes, weights);
+  EXPECT_EQ(traffic_of(fused).activations_bytes, x + y);
+  alone.steps[0].operands[0].strides = {0, 1};  // one row, broadcast
+  EXPECT_EQ(traffic_of(alone).activations_bytes, kIn * 4 + 3 * y);
+  alone.steps[0].operands[0].strides = {2 * kIn, 1};  // gaps
+  EXPECT_EQ(traffic_of(alone).activations_bytes, x + 3 * y);
+}
+
 TEST(CheckManifest, Pieces) {
   expect_refused("a piece is of tensor 2", [](ChipPlan& c) { c.pieces[0].tensor = 2; });
   expect_refused("reaches to byte 576", [](ChipPlan& c) { c.pieces[1].offset = 64; });
