@@ -1,6 +1,6 @@
 // Speed of gemm against limits of this machine that are measured in the same rounds: the peak of
 // f32 FMA and of the bf16 dot instruction for large M, a plain read loop over cold weights for
-// M = 1 and 4. Usage: gemm_bench [threads [rounds]].
+// M = 1, 4 and 8. Usage: gemm_bench [threads [rounds [most_m]]]; most_m 8 leaves decode alone.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -19,21 +19,22 @@ constexpr int64_t kColdBytes = int64_t{256} << 20;  // of weights in turn: sever
 
 // One shape: weights in turn from a cold rotation, activations reused.
 struct Case {
-  DType dtype;
+  DType x, w;
   int64_t m, n, k;
   double best_s = 1e9;  // of one gemm
   Limits limits = {};   // in the rounds of this case
 
   void measure(Team& team, Memory& cold, Memory& activations) {
     limits.raise(measure_limits(team, cold));
-    const int64_t bytes = round_up(panel_bytes(dtype, n, k), 4096);
+    const int64_t bytes = round_up(panel_bytes(w, n, k), 4096);
     const int64_t copies = std::max<int64_t>(1, kColdBytes / bytes);
     // Whole rotations for small m, where the weights must be cold; else about 30 ms.
     const int64_t enough = ceil_div(3'000'000'000, m * n * k);
     const int64_t calls = m <= 16 ? copies : std::clamp<int64_t>(enough, 2, copies);
-    char* x = activations.data();
-    char* y = x + round_up(m * k * 4, 4096);
+    char* x_data = activations.data();
+    char* y = x_data + round_up(m * k * 4, 4096);
     char* scratch = y + round_up(m * n * 4, 4096);
+    const std::vector<float> scale(static_cast<size_t>(n), 1.0F);
     std::vector<double> seconds(static_cast<size_t>(calls));
     team.run([&](Member& member) {
       for (int64_t i = 0; i < calls; ++i) {
@@ -41,13 +42,14 @@ struct Case {
           gemm(member, {.m = m,
                         .n = n,
                         .k = k,
-                        .x = x,
-                        .x_dtype = dtype,
+                        .x = x_data,
+                        .x_dtype = x,
                         .x_row_stride = k,
                         .panels = cold.data() + i * bytes,
-                        .panels_dtype = dtype,
+                        .panels_dtype = w,
+                        .scale = w == DType::kI8 ? scale.data() : nullptr,
                         .y = y,
-                        .y_dtype = dtype,
+                        .y_dtype = x,
                         .y_row_stride = n,
                         .scratch = scratch});
           member.barrier();
@@ -64,26 +66,34 @@ struct Case {
 
   void print() const {
     const double gflops = 2e-9 * static_cast<double>(m * n * k) / best_s;
-    const double gbytes = 1e-9 * static_cast<double>(panel_bytes(dtype, n, k)) / best_s;
-    const double peak = dtype == DType::kF32 ? limits.f32_gflops : limits.bf16_gflops;
+    const double gbytes = 1e-9 * static_cast<double>(panel_bytes(w, n, k)) / best_s;
+    const double peak = x == DType::kF32 ? limits.f32_gflops : limits.bf16_gflops;
     std::printf(
-        "%-5s %4ld x %5ld x %4ld  %9.1f us  %6.1f GF/s (%.2f of peak)  %5.1f GB/s (%.2f of read)\n",
-        dtype_name(dtype).data(), m, n, k, best_s * 1e6, gflops, gflops / peak, gbytes,
-        gbytes / limits.read_gbytes);
+        "%-4s %-4s %4ld x %5ld x %4ld  %9.1f us  %6.1f GF/s (%.2f of peak)  %5.1f GB/s (%.2f of "
+        "read)\n",
+        dtype_name(x).data(), dtype_name(w).data(), m, n, k, best_s * 1e6, gflops, gflops / peak,
+        gbytes, gbytes / limits.read_gbytes);
   }
 };
 
-void run(int n_threads, int rounds) {
+void run(int n_threads, int rounds, int64_t most_m) {
   Team team(n_threads, allowed_cpus());
   Memory cold(kColdBytes);
   Memory activations(int64_t{512} << 20);
   std::vector<Case> cases;
-  constexpr int64_t kShapes[][2] = {{576, 576},  {192, 576},   {1536, 576},
-                                    {576, 1536}, {49152, 576}, {2048, 2048}};
-  for (const DType dtype : {DType::kF32, DType::kBF16})
+  // Of SmolLM2-135M, and of a Llama of 1.1 billion parameters.
+  constexpr int64_t kShapes[][2] = {{576, 576},   {192, 576},   {1536, 576},
+                                    {576, 1536},  {49152, 576}, {2048, 2048},
+                                    {5632, 2048}, {2048, 5632}, {32000, 2048}};
+  constexpr DType kTypes[][2] = {{DType::kF32, DType::kF32},
+                                 {DType::kBF16, DType::kBF16},
+                                 {DType::kF32, DType::kI8},
+                                 {DType::kBF16, DType::kI8}};
+  for (const auto& [x, w] : kTypes)
     for (const auto& [n, k] : kShapes)
-      for (const int64_t m : {1, 4, 16, 128, 512})
-        if (m * n < 10'000'000) cases.push_back({.dtype = dtype, .m = m, .n = n, .k = k});
+      for (const int64_t m : {1, 4, 8, 16, 128, 512})
+        if (m <= most_m && m * n < 10'000'000)
+          cases.push_back({.x = x, .w = w, .m = m, .n = n, .k = k});
   for (int round = 0; round < rounds; ++round)
     for (Case& c : cases) c.measure(team, cold, activations);
   Limits limits;
@@ -99,7 +109,7 @@ void run(int n_threads, int rounds) {
 
 int main(int argc, char** argv) {
   const int cpus = static_cast<int>(shardwright::allowed_cpus().size());
-  shardwright::kernels::run(argc > 1 ? std::atoi(argv[1]) : cpus,
-                            argc > 2 ? std::atoi(argv[2]) : 3);
+  shardwright::kernels::run(argc > 1 ? std::atoi(argv[1]) : cpus, argc > 2 ? std::atoi(argv[2]) : 3,
+                            argc > 3 ? std::atoi(argv[3]) : 512);
   return 0;
 }

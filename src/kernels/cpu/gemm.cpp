@@ -16,7 +16,8 @@ namespace shardwright::kernels {
 namespace {
 
 static_assert(static_cast<int>(DType::kF32) == 0 && static_cast<int>(DType::kBF16) == 1 &&
-              static_cast<int>(DType::kF16) == 2);  // the kernels know dtypes by number
+              static_cast<int>(DType::kF16) == 2 &&
+              static_cast<int>(DType::kI8) == 7);  // the kernels know dtypes by number
 
 constexpr int64_t kStepBytes = 128;                   // of a panel
 constexpr int64_t kSumsRowBytes = kPanelColumns * 4;  // of a row of sums
@@ -27,11 +28,14 @@ constexpr int64_t kFetchAheadBytes = 2048;
 // Scratch of a thread: bounds that hold on every machine, so that plans don't depend on it.
 constexpr int64_t kMaxStageBytes = 512 << 10;
 constexpr int64_t kMaxSumsBytes = 256 << 10;
-// Behind a staged row, so that the rows of a tile don't share sets of the L1 cache.
+// Behind a staged row, so that the rows of a tile don't share sets of the L1 cache, and for RowEnd.
 constexpr int64_t kStagePadBytes = 64;
+static_assert(sizeof(RowEnd) <= kStagePadBytes);
 // At strides of these multiples all rows fall into one or two sets, which hold 8 lines each.
 constexpr int64_t kConflictBytes = 2048;
 constexpr int64_t kMaxRowsOfOneSet = 4;
+// Of 4 k, after which a sum of products of bytes could exceed 32 bits.
+constexpr int64_t kMaxInt8Steps = INT32_MAX / (4 * 255 * 128);
 // Shares of the L2 cache: a block of x, and one panel's block of w (the next one comes beside it).
 constexpr double kL2ShareOfX = 0.4;
 constexpr double kL2ShareOfW = 0.125;
@@ -83,7 +87,7 @@ GemmBody bf16_body(const GemmKernels& kernels) {
 
 // Shares of one thread's scratch: staged rows of x, and sums.
 int64_t stage_bytes(int64_t m, int64_t k) {
-  const int64_t row_bytes = round_up(k, 2) * 4 + kStagePadBytes;
+  const int64_t row_bytes = round_up(k, 4) * 4 + kStagePadBytes;
   return round_up(std::min(kMaxStageBytes, m * row_bytes), 64);
 }
 int64_t sums_bytes(int64_t m, int64_t columns) {
@@ -103,8 +107,8 @@ int most_sides(std::span<const GemmOutput> outputs) {
 struct Blocks {
   const GemmKernels* kernels = nullptr;
   GemmBody body = kBodyF32;
-  DType row_dtype = DType::kF32;  // of x as the micro kernels read it
-  bool stage = false;             // copy blocks of x to scratch, in row_dtype
+  int64_t item_bytes = 4;  // of one k of a row, as the micro kernels read it
+  bool stage = false;      // copy blocks of x to scratch, in that form
   int64_t k_per_step = 1;
   int64_t n_steps = 0;  // of the whole k
   int64_t steps = 0;    // of a block of k
@@ -113,28 +117,35 @@ struct Blocks {
   int sides = 1;        // sums that a panel has room for
 
   int64_t tile_rows() const { return kernels->tile_rows[body]; }
-  int64_t row_bytes() const { return steps * k_per_step * dtype_bytes(row_dtype); }
+  int64_t row_bytes() const { return steps * k_per_step * item_bytes; }
   int64_t staged_row_bytes() const { return row_bytes() + kStagePadBytes; }
 };
 
-Blocks choose_body(const GemmInput& args, int64_t rows) {
+GemmBody choose_body(const GemmKernels& kernels, DType x, DType panels) {
+  if (panels == DType::kF32) return kBodyF32;
+  if (panels == DType::kBF16) return x == DType::kBF16 ? bf16_body(kernels) : kBodyWiden;
+  if (kernels.micro[kBodyInt8Dot2][0] == nullptr) return kBodyInt8;
+  return x == DType::kF32 ? kBodyInt8Dot3 : kBodyInt8Dot2;
+}
+
+Blocks choose_rows(const GemmInput& args, int64_t rows) {
   Blocks blocks{.kernels = &active_kernels()};
-  if (args.panels_dtype == DType::kBF16) {
-    blocks.body = args.x_dtype == DType::kBF16 ? bf16_body(*blocks.kernels) : kBodyWiden;
-    blocks.k_per_step = 2;
-  }
-  if (blocks.body == kBodyDot) blocks.row_dtype = DType::kBF16;
+  blocks.body = choose_body(*blocks.kernels, args.x_dtype, args.panels_dtype);
+  blocks.k_per_step = 4 / dtype_bytes(args.panels_dtype);
   blocks.n_steps = ceil_div(args.k, blocks.k_per_step);
+  const bool dot = blocks.body == kBodyDot;
+  const bool in_bytes = blocks.body == kBodyInt8Dot2 || blocks.body == kBodyInt8Dot3;
+  blocks.item_bytes = blocks.body == kBodyInt8Dot3 ? 3 : in_bytes || dot ? 2 : 4;
   const int64_t stride_bytes = args.x_row_stride * dtype_bytes(args.x_dtype);
   const bool conflicts = rows > kMaxRowsOfOneSet && stride_bytes % kConflictBytes == 0;
-  blocks.stage = args.x_dtype != blocks.row_dtype || args.k % blocks.k_per_step != 0 ||
-                 args.x_k_stride != 1 || conflicts;
+  blocks.stage = in_bytes || args.x_dtype != (dot ? DType::kBF16 : DType::kF32) ||
+                 args.k % blocks.k_per_step != 0 || args.x_k_stride != 1 || conflicts;
   return blocks;
 }
 
 Blocks choose_blocks(const GemmInput& args, std::span<const GemmOutput> outputs, int64_t rows,
                      int64_t panels) {
-  Blocks blocks = choose_body(args, rows);
+  Blocks blocks = choose_rows(args, rows);
   blocks.sides = most_sides(outputs);
   const auto l2 = static_cast<double>(l2_cache_bytes());
   const int64_t tile_rows = blocks.tile_rows();
@@ -146,9 +157,9 @@ Blocks choose_blocks(const GemmInput& args, std::span<const GemmOutput> outputs,
                            : static_cast<int64_t>(l2 * kL2ShareOfW) / (kStepBytes * blocks.sides);
   if (blocks.stage) {
     const int64_t row_limit = stage_limit / std::min(rows, tile_rows) - kStagePadBytes;
-    most_steps =
-        std::min(most_steps, row_limit / (blocks.k_per_step * dtype_bytes(blocks.row_dtype)));
+    most_steps = std::min(most_steps, row_limit / (blocks.k_per_step * blocks.item_bytes));
   }
+  if (args.panels_dtype == DType::kI8) most_steps = std::min(most_steps, kMaxInt8Steps);
   const int64_t k_blocks =
       blocks.n_steps == 0 ? 1 : ceil_div(blocks.n_steps, std::max<int64_t>(1, most_steps));
   blocks.steps = ceil_div(blocks.n_steps, k_blocks);
@@ -208,17 +219,16 @@ class Walk {
     const int64_t item = dtype_bytes(args_.x_dtype);
     const int64_t at = rows.begin * args_.x_row_stride + k * args_.x_k_stride;
     const int64_t k_padded = steps.size() * blocks_.k_per_step;
-    const StageArgs stage{
-        .x = static_cast<const char*>(args_.x) + at * item,
-        .x_dtype = static_cast<int32_t>(args_.x_dtype),
-        .out_dtype = static_cast<int32_t>(blocks_.row_dtype),
-        .x_row_stride = args_.x_row_stride,
-        .x_k_stride = args_.x_k_stride,
-        .n_rows = rows.size(),
-        .k_count = std::min(k_padded, args_.k - k),
-        .k_padded = k_padded,
-        .out = staged_,
-        .out_row_stride = blocks_.staged_row_bytes() / dtype_bytes(blocks_.row_dtype)};
+    const StageArgs stage{.x = static_cast<const char*>(args_.x) + at * item,
+                          .x_dtype = static_cast<int32_t>(args_.x_dtype),
+                          .body = blocks_.body,
+                          .x_row_stride = args_.x_row_stride,
+                          .x_k_stride = args_.x_k_stride,
+                          .n_rows = rows.size(),
+                          .k_count = std::min(k_padded, args_.k - k),
+                          .k_padded = k_padded,
+                          .out = staged_,
+                          .out_row_bytes = blocks_.staged_row_bytes()};
     blocks_.kernels->stage(&stage);
   }
 
@@ -276,7 +286,7 @@ class Walk {
   void run_tile(int64_t first_row, Range tile, Range steps, const char* b, const Fetch& fetch,
                 float* sums) {
     const int64_t n_parts = kPanelColumns / blocks_.kernels->tile_columns;
-    const int64_t item = dtype_bytes(blocks_.row_dtype);
+    const int64_t item = blocks_.item_bytes;
     const char* x = static_cast<const char*>(args_.x) +
                     (first_row * args_.x_row_stride + steps.begin * blocks_.k_per_step) * item;
     MicroArgs micro{};
@@ -306,6 +316,8 @@ class Walk {
     const FinishArgs finish{
         .sums = sums,
         .up_sums = up_sums,
+        .scale = output.scale == nullptr ? nullptr : output.scale + column,
+        .up_scale = output.up_scale == nullptr ? nullptr : output.up_scale + column,
         .n_rows = n_rows,
         .n_columns = std::min(kPanelColumns, output.n - column),
         .bias = offset(output.bias, column * dtype_bytes(output.bias_dtype)),
@@ -407,6 +419,7 @@ void gemm(Member& member, const GemmArgs& args) {
                         .panels_dtype = args.panels_dtype};
   const GemmOutput output{.n = args.n,
                           .panels = args.panels,
+                          .scale = args.scale,
                           .bias = args.bias,
                           .bias_dtype = args.bias_dtype,
                           .activation = args.activation,

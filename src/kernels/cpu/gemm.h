@@ -3,7 +3,11 @@
 // A packed weight is a row of panels of 32 output columns, zero-padded to whole panels and pairs:
 //   f32   [ceil(N / 32)][K][32]
 //   bf16  [ceil(N / 32)][ceil(K / 2)][32][2]
+//   i8    [ceil(N / 32)][ceil(K / 4)][32][4], bytes w + 128
 // It is the same for every instruction set. Sums are always f32. f16 weights are packed as f32.
+// An i8 weight stands for w * scale[n]: symmetric, one f32 scale an output column. Where processors
+// multiply bytes (AVX-512 VNNI), x is cut into bytes as well: 16 bits of the largest x of a row for
+// bf16 and f16, 24 for f32, so that x is as good as it was.
 #pragma once
 
 #include <cstdint>
@@ -16,36 +20,38 @@ namespace shardwright::kernels {
 
 inline constexpr int64_t kPanelColumns = 32;
 
-// The dtype that the panels of a weight of `dtype` (f32, bf16, f16) have: f32 or bf16.
+// Whether a weight of `dtype` can be packed: f32, bf16, f16, i8.
+bool has_panels(DType dtype);
+// The dtype that its panels have: f32, bf16 or i8.
 DType panel_dtype(DType dtype);
-// Bytes of the panels of a weight [n, k]; `panels` is f32 or bf16. Panels start at 64 bytes.
+// Bytes of the panels of a weight [n, k]; `panels` is f32, bf16 or i8. Panels start at 64 bytes.
 int64_t panel_bytes(DType panels, int64_t n, int64_t k);
 
 struct PackArgs {
   int64_t n = 0;
   int64_t k = 0;
   const void* w = nullptr;      // element (n, k) is at n * stride_n + k * stride_k
-  DType w_dtype = DType::kF32;  // f32, bf16, f16
+  DType w_dtype = DType::kF32;  // f32, bf16, f16, i8
   int64_t stride_n = 0;         // in elements; any strides, so transposed weights pack directly
   int64_t stride_k = 1;
   void* panels = nullptr;            // panel_bytes(panels_dtype, n, k)
-  DType panels_dtype = DType::kF32;  // f32 or bf16
+  DType panels_dtype = DType::kF32;  // f32 or bf16; of an i8 weight, i8
 };
 // Called by all threads of the team; the result is whole after the next barrier.
 void pack_panels(Member& member, const PackArgs& args);
 
-// Row n of a packed weight [., k] as k elements of y_dtype (f32, bf16, f16): the lookup of an
-// embedding tied to the output layer.
+// Row n of a packed weight [., k] times `scale` as k elements of y_dtype (f32, bf16, f16): the
+// lookup of an embedding tied to the output layer.
 void read_panel_row(DType panels_dtype, const void* panels, int64_t k, int64_t n, void* y,
-                    DType y_dtype);
+                    DType y_dtype, float scale = 1);
 // The whole packed weight back to a contiguous [n, k].
 void unpack_panels(Member& member, DType panels_dtype, const void* panels, int64_t n, int64_t k,
                    void* w, DType w_dtype);
 
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
 
-// y = activation(x w^T + bias) + residual, or that added to y. Row strides are in elements; a row
-// itself is contiguous.
+// y = activation(x w^T * scale + bias) + residual, or that added to y. Row strides are in elements;
+// a row itself is contiguous.
 struct GemmArgs {
   int64_t m = 0;
   int64_t n = 0;
@@ -55,8 +61,9 @@ struct GemmArgs {
   int64_t x_row_stride = 0;
   const void* panels = nullptr;  // of the weight [n, k]
   DType panels_dtype = DType::kF32;
-  void* y = nullptr;            // [m, n]; must not overlap x
-  DType y_dtype = DType::kF32;  // f32, bf16, f16
+  const float* scale = nullptr;  // [n] or null
+  void* y = nullptr;             // [m, n]; must not overlap x
+  DType y_dtype = DType::kF32;   // f32, bf16, f16
   int64_t y_row_stride = 0;
   const void* bias = nullptr;  // [n] or null
   DType bias_dtype = DType::kF32;
@@ -79,14 +86,16 @@ struct GemmInput {
 };
 
 // A weight w[n, k] and what becomes of its product, in f32 until y is stored:
-//   y = activation(x w^T + bias) + residual
+//   y = activation(x w^T * scale + bias) + residual
 // or of a pair of weights (gate and up; Shazeer, GLU Variants Improve Transformer, 2020):
-//   y = activation(x w^T + bias) * (x up^T + up_bias) + residual
+//   y = activation(x w^T * scale + bias) * (x up^T * up_scale + up_bias) + residual
 struct GemmOutput {
   int64_t n = 0;
   const void* panels = nullptr;
   const void* up_panels = nullptr;  // of [n, k], or null
-  const void* bias = nullptr;       // [n] or null
+  const float* scale = nullptr;     // [n] or null
+  const float* up_scale = nullptr;
+  const void* bias = nullptr;  // [n] or null
   DType bias_dtype = DType::kF32;
   const void* up_bias = nullptr;  // [n] or null
   DType up_bias_dtype = DType::kF32;

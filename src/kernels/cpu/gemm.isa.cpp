@@ -10,6 +10,9 @@ namespace {
 // with the 32 of AVX-512, 6 with the 16 below. Widening needs a few registers of its own.
 constexpr int kTileRows = SHARDWRIGHT_ISA_LEVEL >= 2 ? kMaxTileRows : 6;
 constexpr int kWidenTileRows = SHARDWRIGHT_ISA_LEVEL >= 2 ? 12 : 6;
+// A row in bytes has sums of each of its bytes.
+constexpr int kInt8Dot2TileRows = 7;
+constexpr int kInt8Dot3TileRows = 4;
 constexpr int kPanel = 32;       // columns of a panel
 constexpr int kStepBytes = 128;  // of a panel
 constexpr int kStepsAtOnce = 4;  // unrolled: pointers advance once in 4 steps
@@ -78,6 +81,25 @@ inline void step_widen(Sums<kRows>& sums, const Rows<kRows>& a, const char* b, i
   }
 }
 
+// b is four k of 32 columns, each plus 128.
+template <int kRows>
+inline void step_int8(Sums<kRows>& sums, const Rows<kRows>& a, const char* b, int u) {
+  const U b0 = read<U>(b) ^ 0x80808080U;
+  const U b1 = read<U>(b + kVectorBytes) ^ 0x80808080U;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    auto& v = sums.v[i % Sums<kRows>::kSets];
+    const F w0 = __builtin_convertvector((I)(b0 << (24 - 8 * i)) >> 24, F);
+    const F w1 = __builtin_convertvector((I)(b1 << (24 - 8 * i)) >> 24, F);
+#pragma GCC unroll 14
+    for (int r = 0; r < kRows; ++r) {
+      const F x = splat(read<float>(a.row(r) + 16 * u + 4 * i));
+      v[r][0] += x * w0;
+      v[r][1] += x * w1;
+    }
+  }
+}
+
 #if SHARDWRIGHT_ISA_LEVEL >= 3
 template <int kRows>
 inline void step_dot(Sums<kRows>& sums, const Rows<kRows>& a, const char* b, int u) {
@@ -97,6 +119,7 @@ template <int kRows, int kBody>
 inline void step(Sums<kRows>& sums, const Rows<kRows>& a, const char* b, int u) {
   if constexpr (kBody == kBodyF32) step_f32<kRows>(sums, a, b, u);
   if constexpr (kBody == kBodyWiden) step_widen<kRows>(sums, a, b, u);
+  if constexpr (kBody == kBodyInt8) step_int8<kRows>(sums, a, b, u);
 #if SHARDWRIGHT_ISA_LEVEL >= 3
   if constexpr (kBody == kBodyDot) step_dot<kRows>(sums, a, b, u);
 #endif
@@ -104,7 +127,7 @@ inline void step(Sums<kRows>& sums, const Rows<kRows>& a, const char* b, int u) 
 
 template <int kRows, int kBody>
 void micro(const MicroArgs* args) {
-  constexpr int kRowBytes = kBody == kBodyWiden ? 8 : 4;  // of a row, a step
+  constexpr int kRowBytes = kBody == kBodyInt8 ? 16 : kBody == kBodyWiden ? 8 : 4;  // of a step
   Sums<kRows> sums;
   Rows<kRows> a(args->a, args->a_stride_bytes);
   const char* b = args->b;
@@ -137,12 +160,141 @@ void micro(const MicroArgs* args) {
   }
 }
 
+#if SHARDWRIGHT_ISA_LEVEL >= 3
+// Rows in kBytes bytes, whose products with the panel are summed apart, as whole numbers.
+template <int kRows, int kBytes>
+void micro_int8_dot(const MicroArgs* args) {
+  constexpr int kRowBytes = 4 * kBytes;  // of a step
+  __m512i sums[kRows][kBytes][2] = {};
+  Rows<kRows> a(args->a, args->a_stride_bytes);
+  const char* b = args->b;
+  const char* prefetch = args->prefetch;
+  const auto step = [&](int u) __attribute__((always_inline)) {
+    const auto b0 = read<__m512i>(b + u * kStepBytes);
+    const auto b1 = read<__m512i>(b + u * kStepBytes + kVectorBytes);
+#pragma GCC unroll 7
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
+      for (int i = 0; i < kBytes; ++i) {
+        const __m512i x = _mm512_set1_epi32(read<int32_t>(a.row(r) + kRowBytes * u + 4 * i));
+        sums[r][i][0] = _mm512_dpbusd_epi32(sums[r][i][0], b0, x);
+        sums[r][i][1] = _mm512_dpbusd_epi32(sums[r][i][1], b1, x);
+      }
+  };
+  int64_t left = args->n_steps;
+  for (; left >= kStepsAtOnce; left -= kStepsAtOnce) {
+    for (int32_t i = 0; i < args->prefetch_lines; ++i) {
+      __builtin_prefetch(prefetch, 0, 2);
+      prefetch += 64;
+    }
+#pragma GCC unroll 4
+    for (int u = 0; u < kStepsAtOnce; ++u) step(u);
+    a.advance(kStepsAtOnce * kRowBytes);
+    b += kStepsAtOnce * kStepBytes;
+  }
+  for (; left > 0; --left) {
+    step(0);
+    a.advance(kRowBytes);
+    b += kStepBytes;
+  }
+#pragma GCC unroll 7
+  for (int r = 0; r < kRows; ++r) {
+    const auto end = read<RowEnd>(a.row(r));
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      F sum{};
+#pragma GCC unroll 3
+      for (int i = 0; i < kBytes; ++i)
+        sum = sum * 256.0F + __builtin_convertvector((I)sums[r][i][j] - end.sums[i], F);
+      sum *= end.scale;
+      float* out = args->sums + r * kPanel + j * kLanes;
+      storeu(out, args->add != 0 ? loadu(out) + sum : sum);
+    }
+  }
+}
+
+// kLanes x from k on, zeros behind the last.
+template <int kStorage>
+inline F row_values(const StageArgs& args, const typename StorageOf<kStorage>::Type* x, int64_t k) {
+  const int64_t left = args.k_count - k;
+  if (args.x_k_stride == 1 && left >= kLanes) return load<kStorage>(x + k);
+  typename StorageOf<kStorage>::Type lanes[kLanes] = {};
+  for (int64_t i = 0; i < kLanes && i < left; ++i) lanes[i] = x[(k + i) * args.x_k_stride];
+  return load<kStorage>(lanes);
+}
+
+// The power of two by which a row whose largest |x| is `largest` becomes whole numbers of kBytes
+// bytes; top bytes reach 127, not 128. 0 for rows that are as good as zero.
+template <int kBytes>
+inline float factor_of(float largest) {
+  constexpr uint32_t kExponent = 0x7f800000U;
+  const float most = largest * (128.0F / 127.0F);
+  uint32_t bits;
+  __builtin_memcpy(&bits, &most, sizeof(bits));
+  bits &= kExponent;  // 2^e <= most < 2^(e + 1)
+  if (bits < (24U << 23)) return 0.0F;
+  bits = ((254U + 8U * kBytes - 2U) << 23) - bits;  // 2^(8 kBytes - 2 - e)
+  float factor;
+  __builtin_memcpy(&factor, &bits, sizeof(factor));
+  return factor;
+}
+
+typedef int8_t Bytes __attribute__((vector_size(kLanes)));
+
+template <int kStorage, int kBytes>
+void stage_as_bytes(const StageArgs& args) {
+  using T = typename StorageOf<kStorage>::Type;
+  for (int64_t r = 0; r < args.n_rows; ++r) {
+    const T* x = static_cast<const T*>(args.x) + r * args.x_row_stride;
+    char* out = static_cast<char*>(args.out) + r * args.out_row_bytes;
+    U most = {};  // bits of |x|: in the order of their values, and NaN above all
+    for (int64_t k = 0; k < args.k_count; k += kLanes) {
+      const U next = (U)abs_of(row_values<kStorage>(args, x, k));
+      most = next > most ? next : most;
+    }
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits = most[i] > bits ? most[i] : bits;
+    const bool finite = bits < 0x7f800000U;
+    float largest;
+    __builtin_memcpy(&largest, &bits, sizeof(largest));
+    const float factor = finite ? factor_of<kBytes>(largest) : 0.0F;
+    I sums[kBytes] = {};
+    for (int64_t k = 0; k < args.k_padded; k += kLanes) {
+      const auto scaled = (__m512)(row_values<kStorage>(args, x, k) * factor);
+      const auto lanes = static_cast<__mmask16>(factor == 0.0F ? 0 : -1);
+      auto rest = (I)_mm512_maskz_cvtps_epi32(lanes, scaled);  // to nearest
+      Bytes bytes[kBytes];                                     // top first
+#pragma GCC unroll 3
+      for (int i = kBytes - 1; i >= 0; --i) {
+        const I byte = i == 0 ? rest : (rest << 24) >> 24;
+        rest = (rest - byte) >> 8;
+        sums[i] += byte;
+        bytes[i] = __builtin_convertvector(byte, Bytes);
+      }
+      const int64_t words = args.k_padded - k >= kLanes ? 4 : (args.k_padded - k) / 4;
+      for (int64_t word = 0; word < words; ++word)
+        for (const Bytes& byte : bytes) {
+          __builtin_memcpy(out, reinterpret_cast<const char*>(&byte) + 4 * word, 4);
+          out += 4;
+        }
+    }
+    RowEnd end{.scale = !finite       ? __builtin_nanf("")
+                        : factor == 0 ? 0.0F
+                                      : 1.0F / factor,
+               .sums = {}};
+    for (int i = 0; i < kBytes; ++i)
+      for (int lane = 0; lane < kLanes; ++lane) end.sums[i] += 128 * sums[i][lane];
+    __builtin_memcpy(out, &end, sizeof(end));
+  }
+}
+#endif
+
 template <int kStorage>
 void stage_as_f32(const StageArgs& args) {
   using T = typename StorageOf<kStorage>::Type;
   for (int64_t r = 0; r < args.n_rows; ++r) {
     const T* x = static_cast<const T*>(args.x) + r * args.x_row_stride;
-    float* out = static_cast<float*>(args.out) + r * args.out_row_stride;
+    auto* out = reinterpret_cast<float*>(static_cast<char*>(args.out) + r * args.out_row_bytes);
     int64_t k = 0;
     if (args.x_k_stride == 1)
       for (; k + kLanes <= args.k_count; k += kLanes) storeu(out + k, load<kStorage>(x + k));
@@ -157,7 +309,8 @@ void stage_as_f32(const StageArgs& args) {
 void stage_as_bf16(const StageArgs& args) {
   for (int64_t r = 0; r < args.n_rows; ++r) {
     const uint16_t* __restrict x = static_cast<const uint16_t*>(args.x) + r * args.x_row_stride;
-    uint16_t* __restrict out = static_cast<uint16_t*>(args.out) + r * args.out_row_stride;
+    auto* __restrict out =
+        reinterpret_cast<uint16_t*>(static_cast<char*>(args.out) + r * args.out_row_bytes);
     if (args.x_k_stride == 1)
       __builtin_memcpy(out, x, static_cast<uint64_t>(args.k_count) * sizeof(uint16_t));
     else
@@ -167,7 +320,13 @@ void stage_as_bf16(const StageArgs& args) {
 }
 
 void stage(const StageArgs* args) {
-  if (args->out_dtype == kStoreBF16) return stage_as_bf16(*args);
+  if (args->body == kBodyDot) return stage_as_bf16(*args);
+#if SHARDWRIGHT_ISA_LEVEL >= 3
+  if (args->body == kBodyInt8Dot3) return stage_as_bytes<kStoreF32, 3>(*args);
+  if (args->body == kBodyInt8Dot2)
+    return args->x_dtype == kStoreBF16 ? stage_as_bytes<kStoreBF16, 2>(*args)
+                                       : stage_as_bytes<kStoreF16, 2>(*args);
+#endif
   if (args->x_dtype == kStoreF32) return stage_as_f32<kStoreF32>(*args);
   if (args->x_dtype == kStoreBF16) return stage_as_f32<kStoreBF16>(*args);
   return stage_as_f32<kStoreF16>(*args);
@@ -185,6 +344,9 @@ inline F load_any(int32_t dtype, const void* p, int64_t at, int64_t count) {
 }
 inline F load_bias(const void* bias, int32_t dtype, int64_t column, int64_t count) {
   return bias != nullptr ? load_any(dtype, bias, column, count) : F{};
+}
+inline F load_scale(const float* scale, int64_t column, int64_t count) {
+  return scale != nullptr ? load_some<kStoreF32>(scale, column, count) : splat(1.0F);
 }
 inline F activate(F x, int32_t activation) {  // the numbers of Activation
   switch (activation) {
@@ -208,10 +370,13 @@ void finish_as(const FinishArgs& args) {
     const int64_t count = args.n_columns - column;
     const F bias = load_bias(args.bias, args.bias_dtype, column, count);
     const F up_bias = load_bias(args.up_bias, args.up_bias_dtype, column, count);
+    const F scale = load_scale(args.scale, column, count);
+    const F up_scale = load_scale(args.up_scale, column, count);
     for (int64_t r = 0; r < args.n_rows; ++r) {
       T* y = static_cast<T*>(args.y) + r * args.y_row_stride + column;
-      F value = activate(loadu(args.sums + r * kPanel + column) + bias, args.activation);
-      if (args.up_sums != nullptr) value *= loadu(args.up_sums + r * kPanel + column) + up_bias;
+      const int64_t at = r * kPanel + column;
+      F value = activate(loadu(args.sums + at) * scale + bias, args.activation);
+      if (args.up_sums != nullptr) value *= loadu(args.up_sums + at) * up_scale + up_bias;
       if (args.residual != nullptr)
         value += load_any(args.residual_dtype, args.residual, r * args.residual_row_stride + column,
                           count);
@@ -232,20 +397,31 @@ void finish(const FinishArgs* args) {
 
 template <int kBody, int kRows>
 constexpr void fill_body(GemmKernels& table) {
-  table.micro[kBody][kRows - 1] = micro<kRows, kBody>;
+#if SHARDWRIGHT_ISA_LEVEL >= 3
+  if constexpr (kBody == kBodyInt8Dot2)
+    table.micro[kBody][kRows - 1] = micro_int8_dot<kRows, 2>;
+  else if constexpr (kBody == kBodyInt8Dot3)
+    table.micro[kBody][kRows - 1] = micro_int8_dot<kRows, 3>;
+  else
+#endif
+    table.micro[kBody][kRows - 1] = micro<kRows, kBody>;
   if constexpr (kRows > 1) fill_body<kBody, kRows - 1>(table);
 }
 
 constexpr GemmKernels make_table() {
-  GemmKernels table{.tile_rows = {kTileRows, kWidenTileRows, kTileRows},
+  GemmKernels table{.tile_rows = {kTileRows, kWidenTileRows, kTileRows, kWidenTileRows,
+                                  kInt8Dot2TileRows, kInt8Dot3TileRows},
                     .tile_columns = 2 * kLanes,
                     .micro = {},
                     .stage = stage,
                     .finish = finish};
   fill_body<kBodyF32, kTileRows>(table);
   fill_body<kBodyWiden, kWidenTileRows>(table);
+  fill_body<kBodyInt8, kWidenTileRows>(table);
 #if SHARDWRIGHT_ISA_LEVEL >= 3
   fill_body<kBodyDot, kTileRows>(table);
+  fill_body<kBodyInt8Dot2, kInt8Dot2TileRows>(table);
+  fill_body<kBodyInt8Dot3, kInt8Dot3TileRows>(table);
 #endif
   return table;
 }

@@ -1,5 +1,6 @@
 // Packing one panel of a weight, compiled once per instruction set (see cmake/kernels.cmake).
-// A panel is a matrix of 32-bit words [word of k][column]: floats, or two bf16 of successive k.
+// A panel is a matrix of 32-bit words [word of k][column]: floats, two bf16 of successive k, or
+// four bytes w + 128.
 #include "kernels/cpu/gemm_isa.h"
 #include "kernels/cpu/vector.h"
 
@@ -42,11 +43,22 @@ inline void transpose(U (&rows)[kLanes]) {
   }
 }
 
-// kPairs: words are two bf16, else floats. kStorage: of w.
-template <int kStorage, bool kPairs>
+constexpr int kStoreI8 = 7;  // the number of its DType
+template <int kStorage>
+struct ItemOf {
+  using Type = typename StorageOf<kStorage>::Type;
+};
+template <>
+struct ItemOf<kStoreI8> {
+  using Type = int8_t;
+};
+
+// kPerWord: 1 float, 2 bf16 or 4 bytes. kStorage: of w.
+template <int kStorage, int64_t kPerWord>
 struct Packer {
-  using T = typename StorageOf<kStorage>::Type;
-  static constexpr int64_t kPerWord = kPairs ? 2 : 1;
+  using T = typename ItemOf<kStorage>::Type;
+  static constexpr bool kBytes = kPerWord == 4;
+  static constexpr bool kPairs = kPerWord == 2;
   static constexpr int64_t kItems = kPerWord * kLanes;  // of k, in kLanes words
 
   const PackPanelArgs& args;
@@ -56,7 +68,7 @@ struct Packer {
   // kLanes words of one column from kItems elements of successive k.
   static U words_of(const T* p) {
     U words;
-    if constexpr (kPairs && kStorage == kStoreBF16) {
+    if constexpr (kBytes || (kPairs && kStorage == kStoreBF16)) {
       __builtin_memcpy(&words, p, sizeof(words));
     } else if constexpr (kPairs) {
       const H halves[2] = {to_bf16(load<kStorage>(p)), to_bf16(load<kStorage>(p + kLanes))};
@@ -82,6 +94,8 @@ struct Packer {
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes; ++i) rows[i] = column_words(column + i, word * kPerWord);
         transpose(rows);
+        if constexpr (kBytes)
+          for (U& row : rows) row ^= 0x80808080U;
         for (int64_t i = 0; i < kLanes && word + i < n_words; ++i)
           __builtin_memcpy(args.panel + (word + i) * kPanel + column, &rows[i], sizeof(U));
       }
@@ -111,16 +125,17 @@ struct Packer {
 template <int kStorage>
 void pack_from(const PackPanelArgs& args) {
   const bool by_rows = args.stride_n == 1 && args.stride_k != 1;
-  if (args.pairs != 0) {
-    const Packer<kStorage, true> packer{args};
+  if (args.per_word == 2) {
+    const Packer<kStorage, 2> packer{args};
     by_rows ? packer.pack_by_rows() : packer.pack_by_columns();
   } else {
-    const Packer<kStorage, false> packer{args};
+    const Packer<kStorage, 1> packer{args};
     by_rows ? packer.pack_by_rows() : packer.pack_by_columns();
   }
 }
 
 void pack_panel(const PackPanelArgs* args) {
+  if (args->per_word == 4) return Packer<kStoreI8, 4>{*args}.pack_by_columns();
   if (args->w_dtype == kStoreF32) return pack_from<kStoreF32>(*args);
   if (args->w_dtype == kStoreBF16) return pack_from<kStoreBF16>(*args);
   return pack_from<kStoreF16>(*args);

@@ -7,7 +7,8 @@
 
 namespace shardwright::kernels {
 
-// In rising order; each contains those before it. The numbers are SHARDWRIGHT_ISA_LEVEL.
+// In rising order; each contains those before it; the last has the dot instructions of bf16 and
+// (VNNI) of bytes. The numbers are SHARDWRIGHT_ISA_LEVEL.
 enum class Isa : int { kPortable = 0, kAvx2 = 1, kAvx512 = 2, kAvx512Bf16 = 3 };
 inline constexpr int kIsaCount = 4;
 

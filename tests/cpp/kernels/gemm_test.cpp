@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -16,7 +17,7 @@ namespace {
 
 constexpr DType kDtypes[] = {DType::kF32, DType::kBF16, DType::kF16};
 
-// A buffer of one of the three dtypes, 64-byte aligned, read and written as floats.
+// A buffer of one of the three dtypes or i8, 64-byte aligned, read and written as floats.
 class Buffer {
  public:
   Buffer(DType dtype, int64_t count)
@@ -25,6 +26,7 @@ class Buffer {
   DType dtype() const { return dtype_; }
   float get(int64_t i) {
     if (dtype_ == DType::kF32) return static_cast<float*>(data())[i];
+    if (dtype_ == DType::kI8) return static_cast<int8_t*>(data())[i];
     const uint16_t bits = static_cast<uint16_t*>(data())[i];
     return dtype_ == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
   }
@@ -37,6 +39,8 @@ class Buffer {
   void set(int64_t i, float value) {
     if (dtype_ == DType::kF32)
       static_cast<float*>(data())[i] = value;
+    else if (dtype_ == DType::kI8)
+      static_cast<int8_t*>(data())[i] = static_cast<int8_t>(value);
     else
       static_cast<uint16_t*>(data())[i] =
           dtype_ == DType::kBF16 ? f32_to_bf16(value) : f32_to_f16(value);
@@ -109,7 +113,11 @@ void check_case(Team& team, const Case& c, double relative, Draw draw) {
   const int64_t y_stride = c.n + 5;
   Buffer x = matrix(c.x, c.m, c.k, x_stride, draw);
   Buffer w = matrix(c.w, c.n, c.k, c.k, draw);
-  Buffer bias = matrix(c.w, 1, c.n, c.n, draw);
+  const DType bias_dtype = c.w == DType::kI8 ? DType::kF32 : c.w;
+  Buffer bias = matrix(bias_dtype, 1, c.n, c.n, draw);
+  std::vector<float> scale(static_cast<size_t>(c.n), 1.0F);
+  if (c.w == DType::kI8)
+    for (size_t i = 0; i < scale.size(); ++i) scale[i] = i % 3 == 1 ? 0.5F : 1.0F;
   Buffer residual = matrix(c.y, c.m, c.n, y_stride, draw);
   Buffer y = matrix(c.y, c.m, c.n, y_stride, draw);
   Buffer y_before = y;
@@ -123,11 +131,12 @@ void check_case(Team& team, const Case& c, double relative, Draw draw) {
                 .x_row_stride = x_stride,
                 .panels = panels.data(),
                 .panels_dtype = panels_dtype,
+                .scale = c.w == DType::kI8 ? scale.data() : nullptr,
                 .y = y.data(),
                 .y_dtype = c.y,
                 .y_row_stride = y_stride,
                 .bias = c.bias ? bias.data() : nullptr,
-                .bias_dtype = c.w,
+                .bias_dtype = bias_dtype,
                 .residual = c.residual ? residual.data() : nullptr,
                 .residual_row_stride = y_stride,
                 .activation = c.activation,
@@ -158,6 +167,7 @@ void check_case(Team& team, const Case& c, double relative, Draw draw) {
         sum += product;
         magnitude += std::abs(product);
       }
+      sum *= scale[static_cast<size_t>(j)];
       double want = activate(sum + (c.bias ? bias.get(j) : 0), c.activation);
       if (c.residual) want += residual.get(i * y_stride + j);
       if (c.accumulate) want += y_before.get(i * y_stride + j);
@@ -205,12 +215,12 @@ TEST(Gemm, IsExactOnSmallIntegersInEveryRaggedShape) {
       for (const int64_t k : {0, 1, 7, 131})
         for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 129}) {
           ++turn;
-          for (const DType w : {DType::kF32, DType::kBF16})
+          for (const DType w : {DType::kF32, DType::kBF16, DType::kI8})
             check_case(teams[turn % 3],
                        {.m = m,
                         .n = n,
                         .k = k,
-                        .x = kDtypes[turn % 2],
+                        .x = kDtypes[turn % (w == DType::kI8 ? 3 : 2)],
                         .w = w,
                         .y = kDtypes[turn / 2 % 3],
                         .bias = turn % 3 == 1,
@@ -234,6 +244,68 @@ TEST(Gemm, TakesAllDtypesInAllCombinations) {
   });
 }
 
+// Rows whose numbers differ by many powers of two: x in bytes must be as good as x.
+TEST(Gemm, Int8WeightsTakeRowsOfAnyMagnitude) {
+  std::mt19937 random(9);
+  std::normal_distribution<float> number(0, 1);
+  Team team(2);
+  for_every_isa([&] {
+    for (const DType x : kDtypes)
+      for (const float size : {1e-30F, 1e-6F, 1.0F, 3e4F}) {
+        if (x == DType::kF16 && size == 1e-30F) continue;
+        int64_t i = 0;
+        // A weight of whole numbers up to 127, and one x in a hundred that is a hundred times as
+        // large: `matrix` draws x first.
+        const auto draw = [&]() -> float {
+          const bool in_x = i++ < 9 * (203 + 3);
+          if (!in_x) return static_cast<float>(static_cast<int>(random() % 255) - 127);
+          return number(random) * size * (x != DType::kF16 && i % 101 == 0 ? 100.0F : 1.0F) / 3;
+        };
+        const double tolerance = x == DType::kF32 ? 4e-6 : 2e-4;
+        check_case(team, {.m = 9, .n = 40, .k = 203, .x = x, .w = DType::kI8}, tolerance, draw);
+      }
+  });
+}
+
+TEST(Gemm, Int8WeightsKeepWhatIsNotFinite) {
+  Team team(1);
+  for_every_isa([&] {
+    for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+      Buffer x = matrix(DType::kF32, 3, 20, 20, [] { return 1.0F; });
+      x.set(1 * 20 + 7, bad);
+      Buffer w = matrix(DType::kI8, 5, 20, 20, [] { return 3.0F; });
+      Buffer panels(DType::kF32, panel_bytes(DType::kI8, 5, 20) / 4);
+      Buffer y(DType::kF32, 15);
+      GemmArgs args{.m = 3,
+                    .n = 5,
+                    .k = 20,
+                    .x = x.data(),
+                    .x_row_stride = 20,
+                    .panels = panels.data(),
+                    .panels_dtype = DType::kI8,
+                    .y = y.data(),
+                    .y_row_stride = 5};
+      Buffer scratch(DType::kF32, gemm_scratch_bytes(args, 1) / 4);
+      args.scratch = scratch.data();
+      team.run([&](Member& member) {
+        pack_panels(member, {.n = 5,
+                             .k = 20,
+                             .w = w.data(),
+                             .w_dtype = DType::kI8,
+                             .stride_n = 20,
+                             .panels = panels.data(),
+                             .panels_dtype = DType::kI8});
+        gemm(member, args);
+      });
+      for (int64_t i = 0; i < 15; ++i)
+        if (i / 5 == 1)
+          EXPECT_FALSE(std::isfinite(y.get(i))) << isa_name(active_isa());
+        else
+          EXPECT_EQ(y.get(i), 60) << isa_name(active_isa());
+    }
+  });
+}
+
 TEST(Gemm, CutsLargeProblemsIntoBlocksOfAllDims) {
   std::mt19937 random(3);
   Team team(2);
@@ -247,7 +319,7 @@ TEST(Gemm, CutsLargeProblemsIntoBlocksOfAllDims) {
   };
   force_bf16_body(Bf16Body::kWiden);
   for (const DType x : {DType::kF32, DType::kBF16})
-    for (const DType w : {DType::kF32, DType::kBF16}) check_all(x, w);
+    for (const DType w : {DType::kF32, DType::kBF16, DType::kI8}) check_all(x, w);
   force_bf16_body(Bf16Body::kDot);
   check_all(DType::kBF16, DType::kBF16);
   force_bf16_body(Bf16Body::kMeasured);
@@ -268,7 +340,7 @@ TEST(Gemm, AppliesActivations) {
 }
 
 // Weights beside each other, of which the second is a pair: y1 = relu(x w1^T + b) * (x u^T) + r.
-void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
+void check_several(Team& team, DType dtype, DType w_dtype, int64_t m, int64_t k) {
   std::mt19937 random(7);
   const auto draw = [&] { return static_cast<float>(static_cast<int>(random() % 3) - 1); };
   constexpr int64_t kN[] = {40, 70, 5};
@@ -277,8 +349,8 @@ void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
   std::vector<Buffer> panels;
   std::vector<Buffer> y;
   for (const int64_t n : {kN[0], kN[1], kN[2], kN[1]}) {  // the last is `up` of the second
-    w.push_back(matrix(dtype, n, k, k, draw));
-    panels.emplace_back(DType::kF32, panel_bytes(panel_dtype(dtype), n, k) / 4);
+    w.push_back(matrix(w_dtype, n, k, k, draw));
+    panels.emplace_back(DType::kF32, panel_bytes(panel_dtype(w_dtype), n, k) / 4);
     y.push_back(matrix(DType::kF32, m, n, n + 1, draw));
   }
   Buffer bias = matrix(DType::kF32, 1, kN[1], kN[1], draw);
@@ -288,12 +360,18 @@ void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
                         .x = x.data(),
                         .x_dtype = dtype,
                         .x_row_stride = k + 3,
-                        .panels_dtype = panel_dtype(dtype)};
+                        .panels_dtype = panel_dtype(w_dtype)};
+  // Of the second and of its pair; 1 at every third column.
+  std::vector<float> scale;
+  for (int64_t i = 0; i < kN[1]; ++i) scale.push_back(i % 3 == 0 ? 1.0F : 2.0F);
+  const std::vector<float> up_scale(scale.rbegin(), scale.rend());
   std::vector<GemmOutput> outputs(3);
   for (size_t i = 0; i < 3; ++i)
     outputs[i] = {
         .n = kN[i], .panels = panels[i].data(), .y = y[i].data(), .y_row_stride = kN[i] + 1};
   outputs[1].up_panels = panels[3].data();
+  outputs[1].scale = scale.data();
+  outputs[1].up_scale = up_scale.data();
   outputs[1].bias = bias.data();
   outputs[1].activation = Activation::kRelu;
   outputs[1].residual = residual.data();
@@ -305,10 +383,10 @@ void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
       pack_panels(member, {.n = i == 3 ? kN[1] : kN[i],
                            .k = k,
                            .w = w[i].data(),
-                           .w_dtype = dtype,
+                           .w_dtype = w_dtype,
                            .stride_n = k,
                            .panels = panels[i].data(),
-                           .panels_dtype = panel_dtype(dtype)});
+                           .panels_dtype = panel_dtype(w_dtype)});
     member.barrier();
     gemm(member, input, outputs, scratch.data());
   });
@@ -321,8 +399,10 @@ void check_several(Team& team, DType dtype, int64_t m, int64_t k) {
     for (int64_t row = 0; row < m; row += std::max<int64_t>(1, m / 5))
       for (int64_t column = 0; column<kN[i]; column += k> 1000 ? 13 : 1) {
         double want = dot(i, row, column);
+        const auto c = static_cast<size_t>(column);
         if (i == 1)
-          want = std::max(0.0, want + bias.get(column)) * dot(3, row, column) +
+          want = std::max(0.0, want * scale[c] + bias.get(column)) * dot(3, row, column) *
+                     up_scale[c] +
                  residual.get(row * (kN[1] + 2) + column);
         ASSERT_EQ(y[i].get(row * (kN[i] + 1) + column), want)
             << "output " << i << " row " << row << " column " << column << ", m=" << m << " k=" << k
@@ -334,13 +414,16 @@ TEST(Gemm, MultipliesSeveralWeightsAndPairsAtOnce) {
   for_every_isa([&] {
     for (int n_threads = 1; n_threads <= 3; ++n_threads) {
       Team team(n_threads);
-      for (const DType dtype : kDtypes) {
-        check_several(team, dtype, 1, 33);
-        check_several(team, dtype, 7, 64);
-        check_several(team, dtype, 50, 20);
-      }
-      check_several(team, DType::kF32, 41, 2500);   // several blocks of k,
-      check_several(team, DType::kBF16, 41, 5001);  // whose sums are kept for both of a pair
+      for (const DType dtype : kDtypes)
+        for (const DType w : {dtype, DType::kI8}) {
+          check_several(team, dtype, w, 1, 33);
+          check_several(team, dtype, w, 7, 64);
+          check_several(team, dtype, w, 50, 20);
+        }
+      // Several blocks of k, whose sums are kept for both of a pair.
+      check_several(team, DType::kF32, DType::kF32, 41, 2500);
+      check_several(team, DType::kBF16, DType::kBF16, 41, 5001);
+      check_several(team, DType::kF32, DType::kI8, 41, 5001);
     }
   });
 }
@@ -355,10 +438,13 @@ TEST(Gemm, MeasuredBodyIsExactToo) {
 TEST(Panels, GiveBackTheirRowsAndTheWhole) {
   std::mt19937 random(6);
   Team team(2);
-  for (const DType dtype : kDtypes)
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI8})
     for (const int64_t n : {1, 32, 70})
       for (const int64_t k : {1, 16, 37}) {
-        Buffer w = matrix(dtype, n, k, k, normal(random));
+        const float size = dtype == DType::kI8 ? 40 : 1;
+        Buffer w = matrix(dtype, n, k, k, [&, draw = normal(random)]() mutable {
+          return std::clamp(size * draw(), -128.0F, 127.0F);
+        });
         const DType panels_dtype = panel_dtype(dtype);
         Buffer panels(DType::kF32, panel_bytes(panels_dtype, n, k) / 4);
         Buffer back(dtype, n * k);
@@ -378,13 +464,15 @@ TEST(Panels, GiveBackTheirRowsAndTheWhole) {
         for (int64_t i = 0; i < n * k; ++i) ASSERT_EQ(back.get(i), w.get(i));
         read_panel_row(panels_dtype, panels.data(), k, n - 1, row.data(), DType::kF32);
         for (int64_t i = 0; i < k; ++i) ASSERT_EQ(row.get(i), w.get((n - 1) * k + i));
+        read_panel_row(panels_dtype, panels.data(), k, n - 1, row.data(), DType::kF32, 0.5F);
+        for (int64_t i = 0; i < k; ++i) ASSERT_EQ(row.get(i), w.get((n - 1) * k + i) * 0.5F);
       }
 }
 
 TEST(Panels, PackATransposedWeightToTheSameBytes) {
   std::mt19937 random(7);
   Team team(1);
-  for (const DType panels_dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType panels_dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const int64_t n = 45;
     const int64_t k = 39;
     Buffer w = matrix(panels_dtype, n, k, k, normal(random));
