@@ -1,10 +1,12 @@
 // Speed of gemm against limits of this machine that are measured in the same rounds: the peak of
 // f32 FMA and of the bf16 dot instruction for large M, a plain read loop over cold weights for
-// M = 1, 4 and 8. Usage: gemm_bench [threads [rounds [most_m]]]; most_m 8 leaves decode alone.
+// M = 1, 4 and 8. Usage: gemm_bench [threads [rounds [most_m [weights]]]]; most_m 8 leaves decode
+// alone, weights (f32, bf16, i8) those of one type.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
+#include <string_view>
 #include <vector>
 
 #include "base/checked.h"
@@ -76,7 +78,7 @@ struct Case {
   }
 };
 
-void run(int n_threads, int rounds, int64_t most_m) {
+void run(int n_threads, int rounds, int64_t most_m, std::string_view weights) {
   Team team(n_threads, allowed_cpus());
   Memory cold(kColdBytes);
   Memory activations(int64_t{512} << 20);
@@ -92,7 +94,7 @@ void run(int n_threads, int rounds, int64_t most_m) {
   for (const auto& [x, w] : kTypes)
     for (const auto& [n, k] : kShapes)
       for (const int64_t m : {1, 4, 8, 16, 128, 512})
-        if (m <= most_m && m * n < 10'000'000)
+        if (m <= most_m && (weights.empty() || weights == dtype_name(w)) && m * n < 10'000'000)
           cases.push_back({.x = x, .w = w, .m = m, .n = n, .k = k});
   for (int round = 0; round < rounds; ++round)
     for (Case& c : cases) c.measure(team, cold, activations);
@@ -110,6 +112,6 @@ void run(int n_threads, int rounds, int64_t most_m) {
 int main(int argc, char** argv) {
   const int cpus = static_cast<int>(shardwright::allowed_cpus().size());
   shardwright::kernels::run(argc > 1 ? std::atoi(argv[1]) : cpus, argc > 2 ? std::atoi(argv[2]) : 3,
-                            argc > 3 ? std::atoi(argv[3]) : 512);
+                            argc > 3 ? std::atoi(argv[3]) : 512, argc > 4 ? argv[4] : "");
   return 0;
 }

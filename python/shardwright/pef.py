@@ -52,7 +52,8 @@ def compile(
     compiled in), an ExportedProgram, the path of a .pt2 or .onnx file, or of a Hugging Face folder.
     `tensor_parallel`: "batch", "weight", "auto" or "none".
     `n_chips`: a number, or several for one PEF with several plans.
-    `precision`: "f32" or "bf16"; converts a module's parameters in place.
+    `precision`: "f32" or "bf16" converts a module's parameters in place; "int8" stores the weights
+    of linears and embeddings in one byte each, and leaves what the model computes in.
     `optimization`: 0 every operator alone, 1 fused by rules, 3 (default) by the compiler itself.
     `optimization_rules`: a YAML file of fusion rules for optimization=1 (default: the built-in).
     `progress(stage, share done)`: called along the way.
@@ -105,7 +106,7 @@ def _as_file(model: Any, inputs: Inputs | None, given: dict[str, Any], path: Pat
             "an nn.Module needs example inputs, for example "
             'compile(model, {"input_ids": torch.zeros(1, 128, dtype=torch.long)}, ...)'
         )
-    if "precision" in given:
+    if given.get("precision", "int8") != "int8":
         dtype = capture.dtype_of(given.pop("precision"))
         model, inputs = capture.cast(model, dtype), capture.cast_inputs(inputs, dtype)
     return capture.save(capture.capture_forward(model, inputs), path)

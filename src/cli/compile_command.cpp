@@ -79,6 +79,12 @@ shard::Mode mode_of(const Options& o) {
   return many ? shard::Mode::kBatch : shard::Mode::kNone;  // requirement C4
 }
 
+// int8 is of the weights alone, whatever the model computes in: nothing that capturing sees.
+bool has_int8_weights(const Options& o) { return o.precision == "int8"; }
+std::string captured_precision(const Options& o) {
+  return has_int8_weights(o) ? std::string() : o.precision;
+}
+
 // A file of captured programs. A Hugging Face folder is captured by the Python package, in a
 // process of its own.
 struct Capture {
@@ -107,7 +113,8 @@ void capture_folder(const Options& o, Capture& capture) {
                   shell_quoted(o.model), shell_quoted(capture.path));
   if (o.batch_size > 0) command += fmt::format(" --batch {}", o.batch_size);
   if (o.seq > 0) command += fmt::format(" --seq {}", o.seq);
-  if (!o.precision.empty()) command += fmt::format(" --precision {}", shell_quoted(o.precision));
+  if (const std::string precision = captured_precision(o); !precision.empty())
+    command += fmt::format(" --precision {}", shell_quoted(precision));
   if (o.generate) {
     capture.files = capture.path + ".files";
     command += fmt::format(" --generate --files {}", shell_quoted(capture.files));
@@ -137,7 +144,8 @@ void find_model(const Options& o, const Globals& globals, Progress& progress, Ca
     nlohmann::json json = {{"want", "model"}};
     if (o.batch_size > 0) json["batch_size"] = o.batch_size;
     if (o.seq > 0) json["seq"] = o.seq;
-    if (!o.precision.empty()) json["precision"] = o.precision;
+    if (const std::string precision = captured_precision(o); !precision.empty())
+      json["precision"] = precision;
     if (o.generate) json["generate"] = true;
     if (!o.prompts.empty()) json["prompts"] = o.prompts;
     progress.stage("capture", 0, 0);
@@ -160,7 +168,7 @@ void find_model(const Options& o, const Globals& globals, Progress& progress, Ca
                                              "into a .pt2 file (python -m shardwright.capture)");
   for (const auto& [given, option] : {std::pair{o.batch_size > 0, "--batch-size"},
                                       {o.seq > 0, "--seq"},
-                                      {!o.precision.empty(), "--precision"},
+                                      {!captured_precision(o).empty(), "--precision"},
                                       {!o.prompts.empty(), "--prompts"}})
     if (given)
       throw Error(ErrorCode::kUsage,
@@ -236,6 +244,7 @@ int compile_model(const Options& o, const Globals& globals) {
   options.mode = mode_of(o);
   options.model_name = name_of(o, globals);
   if (!o.n_chips.empty()) options.n_chips = o.n_chips;
+  options.int8_weights = has_int8_weights(o);
   options.optimization = std::stoi(o.optimization);
   options.rules_file = o.rules_file;
   if (!o.chip_memory.empty()) options.machine.memory_bytes = parse_bytes(o.chip_memory);
@@ -349,8 +358,10 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   whole_number(c->add_option("-b,--batch-size", o->batch_size, "Batch to capture the model with"),
                1);
   whole_number(c->add_option("--seq", o->seq, "Sequence length to capture the model with"), 1);
-  one_of(c->add_option("--precision", o->precision, "Precision to capture the model with"),
-         {"f32", "bf16"});
+  one_of(c->add_option("--precision", o->precision,
+                       "f32, bf16: to capture the model with; int8: weights of one byte and a "
+                       "scale an output channel, all else as the model has it"),
+         {"f32", "bf16", "int8"});
   c->add_option("--dim", o->dims,
                 "A size that a .pt2 file leaves open (exported with dynamic_shapes); may be "
                 "repeated (default: the example's size)")

@@ -35,9 +35,9 @@ std::string ranges_text(const std::vector<int>& numbers) {
 
 std::string split_words(const std::string& op, const std::string& factor,
                         const std::string& otherwise) {
-  if (op == "linear" && factor == "m") return "M (output features)";
-  if (op == "linear" && factor == "k") return "K (contracted)";
-  if (op == "embedding" && factor == "v") return "vocabulary";
+  if (op.starts_with("linear") && factor == "m") return "M (output features)";
+  if (op.starts_with("linear") && factor == "k") return "K (contracted)";
+  if (op.starts_with("embedding") && factor == "v") return "vocabulary";
   return otherwise;
 }
 

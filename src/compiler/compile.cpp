@@ -20,6 +20,7 @@
 #include "passes/canonicalize.h"
 #include "passes/check_supported.h"
 #include "passes/fuse.h"
+#include "passes/quantize_weights.h"
 #include "pef/write.h"
 #include "plan/plan.h"
 #include "shard/partition.h"
@@ -47,6 +48,9 @@ class Pipeline {
         for (ir::Graph& graph : module_.graphs) pass.run(module_, graph);
       });
     }
+    // Where every weight is the operand of one linear in its final form; before fusion sees these.
+    if (options_.int8_weights)
+      stage("quantize_weights", [&] { passes::quantize_weights(module_); });
     if (options_.optimization == 3 && !options_.without.contains("fuse"))
       stage("fuse", [&] {
         for (ir::Graph& graph : module_.graphs) passes::fuse(module_, graph);

@@ -19,6 +19,7 @@ struct CompileOptions {
   std::vector<int> n_chips = {1};  // a plan each
   shard::Machine
       machine;  // memory_bytes: of one chip; 0: this machine's memory, shared by all chips
+  bool int8_weights = false;  // passes/quantize_weights.h
   // Fusion: 0 every operator alone, 1 by the rules of `rules_file` ("": the built-in ones,
   // rules/builtin.yaml), 3 the compiler's own.
   int optimization = 3;

@@ -32,7 +32,7 @@ class Meanings {
       for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f) {
         const std::string& name = rule.factors[static_cast<size_t>(f)].name;
         if (op == "attention" && name == "h") heads_.insert(colour_of(n, f));
-        if ((op == "attention" && name == "q") || (op == "linear" && name[0] == 't'))
+        if ((op == "attention" && name == "q") || (op.starts_with("linear") && name[0] == 't'))
           tokens_.insert(colour_of(n, f));  // also where a model made them: patches of an image
       }
     }
@@ -46,7 +46,7 @@ class Meanings {
     if (factor < 0) return {"", "whole"};
     const ops::Factor& f = solution_.rules[n]->factors[static_cast<size_t>(factor)];
     if (f.kind == ops::FactorKind::kSum || f.kind == ops::FactorKind::kMax) return {f.name, "K"};
-    if (std::string_view(graph_.nodes[n].op->name) == "linear" && f.name == "m")
+    if (std::string_view(graph_.nodes[n].op->name).starts_with("linear") && f.name == "m")
       return {f.name, "M"};
     return {f.name, of_colour(colour_of(n, factor))};
   }

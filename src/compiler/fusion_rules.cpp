@@ -14,7 +14,7 @@ namespace shardwright::compiler {
 namespace {
 
 bool has_weight(const ir::Graph& graph, const ir::Node& node) {
-  if (std::string_view(node.op->name) != "linear") return false;
+  if (!std::string_view(node.op->name).starts_with("linear")) return false;
   return std::any_of(graph.inputs.begin(), graph.inputs.end(), [&](const ir::Input& input) {
     return input.value == node.inputs[1] && input.role == ir::InputRole::kParameter;
   });

@@ -71,6 +71,12 @@ double einsum_flops(const Attrs&, const Rule& rule) {
   return flops;
 }
 
+void check_int8_weight(const TensorType& weight, const TensorType& scale) {
+  if (weight.dtype == DType::kI8 && scale.dtype == DType::kF32) return;
+  throw Error(ErrorCode::kUsage, "weight is " + to_string(weight) + " and scale " +
+                                     to_string(scale) + "; they must be i8 and f32");
+}
+
 bool is_kernel_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
 }

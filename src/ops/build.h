@@ -31,6 +31,9 @@ std::vector<DType> first_dtype(const Attrs&, OperandTypes operands);
 // Flops of a sum of products: two for every combination of all factors.
 double einsum_flops(const Attrs&, const Rule& rule);
 
+// Of the operators over int8 weights. Throws Error(kUsage) unless `weight` is i8 and `scale` f32.
+void check_int8_weight(const TensorType& weight, const TensorType& scale);
+
 // f32, bf16, f16: what the heavy kernels take.
 bool is_kernel_float(DType dtype);
 // The tensors as the matrix of their rows: a last dimension that is contiguous, all others together

@@ -1,6 +1,8 @@
-// embedding: y[t..., d] = weight[indices[t...], d].
+// embedding: y[t..., d] = weight[indices[t...], d]; embedding_int8: that times
+// scale[indices[t...]].
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/cpu/gemm.h"
 #include "ops/build.h"
 #include "ops/lookup.h"
@@ -27,19 +29,47 @@ void embedding_reference(const RefCall& call) {
   }
 }
 
-// Reads rows of a weight that lies in panels, because it is also the weight of a linear.
-class PanelRowsKernel : public Kernel {
+std::vector<DType> embedding_int8_dtypes(const Attrs& attrs, OperandTypes operands) {
+  check_int8_weight(*operands[0], *operands[1]);
+  check_index_type("indices", *operands[2]);
+  return {attrs.dtype("dtype")};
+}
+
+void embedding_int8_reference(const RefCall& call) {
+  const RefTensor* const operands[] = {call.operands[0], call.operands[2]};
+  embedding_reference({call.attrs, operands, call.results, call.begins});
+  const RefTensor& scale = call.in(1);
+  const RefTensor& ids = call.in(2);
+  const auto width = static_cast<size_t>(call.in(0).size(1));
+  for (size_t t = 0; t < ids.data.size(); ++t) {
+    const int64_t row = static_cast<int64_t>(ids.data[t]) - call.begin("v");
+    if (row < 0 || row >= scale.size(0)) continue;
+    for (size_t d = 0; d < width; ++d)
+      call.out().data[t * width + d] *= scale.data[static_cast<size_t>(row)];
+  }
+}
+
+// Reads rows of a weight that lies in panels, because it is also the weight of a linear, or of an
+// int8 table, whose rows have scales.
+class RowsKernel : public Kernel {
  public:
-  explicit PanelRowsKernel(const KernelSpec& spec)
-      : ids_dtype_(spec.operands[1].type.dtype),
+  explicit RowsKernel(const KernelSpec& spec)
+      : has_scale_(spec.op == &embedding_int8),
+        in_panels_(spec.operands[0].layout == Layout::kPanels),
+        ids_operand_(has_scale_ ? 2 : 1),
+        ids_dtype_(spec.operands[ids_operand_].type.dtype),
         panels_dtype_(kernels::panel_dtype(spec.operands[0].type.dtype)),
         y_dtype_(spec.results[0].type.dtype),
-        ids_shape_(spec.operands[1].type.shape),
-        ids_strides_(spec.operands[1].strides),
+        ids_shape_(spec.operands[ids_operand_].type.shape),
+        ids_strides_(spec.operands[ids_operand_].strides),
         y_strides_(spec.results[0].strides),
+        weight_strides_(spec.operands[0].strides),
+        scale_stride_(has_scale_ ? spec.operands[1].strides[0] : 0),
         rows_(spec.operands[0].type.shape[0]),
         width_(spec.operands[0].type.shape[1]),
-        begin_(spec.begin("v")) {}
+        begin_(spec.begin("v")) {
+    CHECK(in_panels_ || has_scale_);
+  }
 
   void run(Member& member, const void* const* operands, void* const* results,
            void* /*scratch*/) const noexcept override {
@@ -53,24 +83,47 @@ class PanelRowsKernel : public Kernel {
         to += rest % ids_shape_[i] * y_strides_[i];
         rest /= ids_shape_[i];
       }
-      const int64_t id = ids_dtype_ == DType::kI32 ? static_cast<const int32_t*>(operands[1])[from]
-                                                   : static_cast<const int64_t*>(operands[1])[from];
+      const void* ids = operands[ids_operand_];
+      const int64_t id = ids_dtype_ == DType::kI32 ? static_cast<const int32_t*>(ids)[from]
+                                                   : static_cast<const int64_t*>(ids)[from];
       auto* y = static_cast<std::byte*>(results[0]) + to * dtype_bytes(y_dtype_);
       if (id < begin_ || id - begin_ >= rows_) {
         std::fill(y, y + width_ * dtype_bytes(y_dtype_), std::byte{0});
-      } else {
-        kernels::read_panel_row(panels_dtype_, operands[0], width_, id - begin_, y, y_dtype_);
+        continue;
       }
+      const int64_t row = id - begin_;
+      const float scale =
+          has_scale_ ? static_cast<const float*>(operands[1])[row * scale_stride_] : 1.0F;
+      if (in_panels_)
+        kernels::read_panel_row(panels_dtype_, operands[0], width_, row, y, y_dtype_, scale);
+      else
+        read_row(static_cast<const int8_t*>(operands[0]) + row * weight_strides_[0], scale, y);
     }
   }
 
  private:
+  void read_row(const int8_t* row, float scale, std::byte* y) const {
+    for (int64_t i = 0; i < width_; ++i) {
+      const float value = static_cast<float>(row[i * weight_strides_[1]]) * scale;
+      if (y_dtype_ == DType::kF32)
+        reinterpret_cast<float*>(y)[i] = value;
+      else
+        reinterpret_cast<uint16_t*>(y)[i] =
+            y_dtype_ == DType::kBF16 ? f32_to_bf16(value) : f32_to_f16(value);
+    }
+  }
+
+  bool has_scale_;
+  bool in_panels_;
+  size_t ids_operand_;
   DType ids_dtype_;
   DType panels_dtype_;
   DType y_dtype_;
   Shape ids_shape_;
   Strides ids_strides_;
   Strides y_strides_;
+  Strides weight_strides_;
+  int64_t scale_stride_;
   int64_t rows_;
   int64_t width_;
   int64_t begin_;
@@ -79,7 +132,7 @@ class PanelRowsKernel : public Kernel {
 std::unique_ptr<Kernel> make_embedding(const KernelSpec& spec) {
   const OperandSpec& weight = spec.operands[0];
   const OperandSpec& ids = spec.operands[1];
-  if (weight.layout == Layout::kPanels) return std::make_unique<PanelRowsKernel>(spec);
+  if (weight.layout == Layout::kPanels) return std::make_unique<RowsKernel>(spec);
   Lookup lookup{.shape = spec.results[0].type.shape,
                 .element_bytes = dtype_bytes(weight.type.dtype),
                 .y_strides = spec.results[0].strides,
@@ -94,6 +147,11 @@ std::unique_ptr<Kernel> make_embedding(const KernelSpec& spec) {
   row.strides.push_back(0);
   lookup.indices = {row};
   return make_lookup_kernel(lookup);
+}
+
+std::unique_ptr<Kernel> make_embedding_int8(const KernelSpec& spec) {
+  if (!is_kernel_float(spec.results[0].type.dtype)) return make_reference_kernel(spec);
+  return std::make_unique<RowsKernel>(spec);
 }
 
 }  // namespace
@@ -116,6 +174,21 @@ const OpDef embedding{
     .samples = {"weight: f32[37, 9], indices: i64[2, 5] < 37",
                 "weight: bf16[70, 33], indices: i32[7] < 70",
                 "weight: f16[5, 4], indices: i64[] < 5"},
+};
+
+const OpDef embedding_int8{
+    .name = "embedding_int8",
+    .arguments = "weight, scale, indices, dtype: dtype",
+    .rule = "v d, v, t... -> t... d; v: sum",
+    .result_dtypes = embedding_int8_dtypes,
+    .reference = embedding_int8_reference,
+    .make_kernel = make_embedding_int8,
+    .operand_strides = Strided::kAny,
+    .result_strides = Strided::kLast,
+    .panels_readable = true,
+    .samples = {"weight: i8[37, 9], scale: f32[37], indices: i64[2, 5] < 37, dtype=f32",
+                "weight: i8[70, 33], scale: f32[70], indices: i32[7] < 70, dtype=bf16",
+                "weight: i8[5, 4], scale: f32[5], indices: i64[] < 5, dtype=f16"},
 };
 
 }  // namespace shardwright::ops

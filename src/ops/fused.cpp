@@ -77,7 +77,7 @@ class Planner {
         const int writer = writer_of(spec_, value);
         if (writer >= 0 && stage_[static_cast<size_t>(writer)] != kBefore) stage_[i] = kAfter;
       }
-      if (spec_.parts[i].op != &linear) continue;
+      if (!is_linear(*spec_.parts[i].op)) continue;
       if (stage_[i] == kAfter)
         return name_of(spec_, static_cast<int>(i)) + " reads what another linear gives";
       stage_[i] = kGemm;

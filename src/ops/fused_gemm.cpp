@@ -61,8 +61,12 @@ class GemmPlanner {
     gemm.linear[0] = index;
     gemm.result = part.results[0];
     gemm.rows = *rows;
-    const bool has_bias = part.operands.size() > 2 && part.operands[2].where != Where::kAbsent;
+    const bool is_int8 = part.op == &linear_int8;
+    if (is_int8) gemm.scale[0] = part.operands[2];
+    const bool has_bias = !is_int8 && part.operands.size() > 2 && part.operands[2].where != Where::kAbsent;
     if (has_bias) gemm.bias[0] = part.operands[2];
+    if (is_int8 && rows->size > 1 && gemm.scale[0].spec.strides.back() != 1)
+      return name_of(spec_, index) + " has a scale that lies apart";
     if (has_bias && rows->size > 1 && gemm.bias[0].spec.strides.back() != 1)
       return name_of(spec_, index) + " has a bias that lies apart";
     if (plan_->gemms.size() == kMaxGemms) return "too many linears";
@@ -121,7 +125,7 @@ class GemmPlanner {
   }
   bool depends_on_linear(int index) const {
     const FusedPart& part = part_at(index);
-    if (part.op == &linear) return true;
+    if (is_linear(*part.op)) return true;
     return std::any_of(part.operands.begin(), part.operands.end(), [&](const FusedValue& value) {
       const int writer = writer_of(spec_, value);
       return writer >= 0 && depends_on_linear(writer);
@@ -145,6 +149,7 @@ class GemmPlanner {
     if (b->activation != Activation::kNone) return false;
     a->linear[1] = b->linear[0];
     a->bias[1] = b->bias[0];
+    a->scale[1] = b->scale[0];
     const auto position = static_cast<size_t>(a - plan_->gemms.data());
     const auto removed = static_cast<size_t>(b - plan_->gemms.data());
     plan_->gemms.erase(plan_->gemms.begin() + static_cast<std::ptrdiff_t>(removed));
@@ -214,6 +219,8 @@ class GemmStage final : public FusedStage {
       outputs[i] = outputs_[i];
       outputs[i].panels = memory.of(weights_[i][0]);
       outputs[i].up_panels = memory.of(weights_[i][1]);
+      outputs[i].scale = reinterpret_cast<const float*>(memory.of(gemm.scale[0]));
+      outputs[i].up_scale = reinterpret_cast<const float*>(memory.of(gemm.scale[1]));
       outputs[i].bias = memory.of(gemm.bias[0]);
       outputs[i].up_bias = memory.of(gemm.bias[1]);
       outputs[i].residual = memory.of(gemm.residual);
@@ -232,6 +239,8 @@ class GemmStage final : public FusedStage {
 };
 
 }  // namespace
+
+bool is_linear(const OpDef& op) { return &op == &linear || &op == &linear_int8; }
 
 std::string plan_gemm(const FusedSpec& spec, std::span<const int> linears,
                       std::span<const int> others, GemmPlan* plan) {

@@ -57,6 +57,7 @@ std::string plan_rows(const FusedSpec& spec, std::span<const int> parts,
 // One linear, or two whose product is the result, with all that its epilogue does.
 struct FusedGemm {
   int linear[2] = {-1, -1};  // parts; the second is the `up` of a gated pair, or -1
+  FusedValue scale[2] = {};  // of linear_int8
   FusedValue bias[2] = {};
   kernels::Activation activation = kernels::Activation::kNone;
   FusedValue residual = {};
@@ -72,6 +73,8 @@ struct GemmPlan {
   std::vector<int> parts;  // that it does, linears and epilogues
 };
 
+// linear or linear_int8.
+bool is_linear(const OpDef& op);
 // The gemms of `linears`, with those of `others` (in order) that fit into their epilogues.
 std::string plan_gemm(const FusedSpec& spec, std::span<const int> linears,
                       std::span<const int> others, GemmPlan* plan);

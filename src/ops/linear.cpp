@@ -1,4 +1,5 @@
 // linear: y[..., m] = sum_k x[..., k] weight[m, k] + bias[m]; mm and addmm are written with it.
+// linear_int8: y[..., m] = scale[m] * sum_k x[..., k] weight[m, k].
 #include <algorithm>
 #include <cstring>
 
@@ -38,7 +39,20 @@ void linear_reference(const RefCall& call) {
   }
 }
 
-// gemm over panels. A weight that does not lie in panels is packed at every step.
+void linear_int8_reference(const RefCall& call) {
+  const RefTensor* const operands[] = {call.operands[0], call.operands[1]};
+  linear_reference({call.attrs, operands, call.results, call.begins});
+  const std::vector<double>& scale = call.in(2).data;
+  std::vector<double>& y = call.out().data;
+  for (size_t i = 0; i < y.size(); ++i) y[i] *= scale[i % scale.size()];
+}
+
+std::vector<DType> linear_int8_dtypes(const Attrs&, OperandTypes operands) {
+  check_int8_weight(*operands[1], *operands[2]);
+  return {operands[0]->dtype};
+}
+
+// gemm over panels, of linear and linear_int8. A weight that does not lie in panels is packed at every step.
 class LinearKernel : public Kernel {
  public:
   explicit LinearKernel(const KernelSpec& spec) {
@@ -53,7 +67,8 @@ class LinearKernel : public Kernel {
     args_.panels_dtype = kernels::panel_dtype(weight.type.dtype);
     args_.y_dtype = spec.results[0].type.dtype;
     args_.y_row_stride = y.stride;
-    has_bias_ = spec.operands.size() > 2 && spec.operands[2].present;
+    has_scale_ = spec.op == &linear_int8;
+    has_bias_ = !has_scale_ && spec.operands.size() > 2 && spec.operands[2].present;
     if (has_bias_) args_.bias_dtype = spec.operands[2].type.dtype;
     CHECK(x.size == args_.k && y.size == args_.n && y.count == args_.m);
     packed_ = weight.layout == Layout::kPanels;
@@ -79,6 +94,7 @@ class LinearKernel : public Kernel {
     args.x = operands[0];
     args.y = results[0];
     args.bias = has_bias_ ? operands[2] : nullptr;
+    args.scale = has_scale_ ? static_cast<const float*>(operands[2]) : nullptr;
     args.panels = operands[1];
     args.scratch = static_cast<std::byte*>(scratch) + packed_bytes_;
     if (!packed_) {
@@ -97,12 +113,18 @@ class LinearKernel : public Kernel {
   kernels::PackArgs pack_;
   bool packed_ = false;
   bool has_bias_ = false;
+  bool has_scale_ = false;
   int64_t packed_bytes_ = 0;
   int64_t gemm_bytes_ = 0;
 };
 
 std::unique_ptr<Kernel> make_linear(const KernelSpec& spec) {
   if (!is_kernel_float(spec.operands[1].type.dtype)) return make_reference_kernel(spec);
+  return std::make_unique<LinearKernel>(spec);
+}
+
+std::unique_ptr<Kernel> make_linear_int8(const KernelSpec& spec) {
+  if (!is_kernel_float(spec.operands[0].type.dtype)) return make_reference_kernel(spec);
   return std::make_unique<LinearKernel>(spec);
 }
 
@@ -149,6 +171,26 @@ const OpDef linear{
                 "x: bf16[2, 3, 40], weight: bf16[33, 40]", "x: f16[4, 9], weight: f16[6, 9]",
                 "x: f32[1, 64], weight: f32[70, 64]",
                 "x: f32[3, 8], weight: f32[6, 8], bias: f32[6]"},
+};
+
+// A bias is an add of its own from the start: nothing but passes/quantize_weights makes this node.
+const OpDef linear_int8{
+    .name = "linear_int8",
+    .arguments = "x, weight, scale",
+    .rule = "t... k, m k, m -> t... m; k: sum",
+    .linear = {"x"},
+    .result_dtypes = linear_int8_dtypes,
+    .reference = linear_int8_reference,
+    .make_kernel = make_linear_int8,
+    .operand_strides = Strided::kRows,
+    .result_strides = Strided::kRows,
+    .panel_operand = 1,
+    .flops = einsum_flops,
+    .samples = {"x: f32[3, 5, 17], weight: i8[37, 17], scale: f32[37]",
+                "x: f32[7], weight: i8[5, 7], scale: f32[5]",
+                "x: bf16[2, 3, 40], weight: i8[33, 40], scale: f32[33]",
+                "x: f16[4, 9], weight: i8[6, 9], scale: f32[6]",
+                "x: f32[1, 64], weight: i8[70, 64], scale: f32[70]"},
 };
 
 const OpDef mm{

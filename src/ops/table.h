@@ -91,6 +91,7 @@
   OP(keep)                  \
   /* sums of products */    \
   OP(linear)                \
+  OP(linear_int8)           \
   OP(mm)                    \
   OP(addmm)                 \
   OP(matmul)                \
@@ -112,6 +113,7 @@
   OP(topk)                  \
   /* lookups */             \
   OP(embedding)             \
+  OP(embedding_int8)        \
   OP(index_select)          \
   OP(gather)                \
   OP(index)                 \

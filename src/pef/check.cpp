@@ -47,11 +47,11 @@ void check_piece(const Manifest& manifest, const Piece& piece, const ChipPlan& c
                        checked_bytes(tensor.type)));
   int64_t bytes = checked_bytes(type);
   if (piece.layout == ops::Layout::kPanels) {
-    if (type.ndim() != 2 || !is_floating(dtype) || dtype == DType::kF64)
+    if (type.ndim() != 2 || !kernels::has_panels(dtype))
       broken("a piece of " + tensor.name + " can't lie in panels: it is " + to_string(type));
     // Panels round both dimensions up, which the element count bounds but for empty pieces.
     checked_mul(checked_mul(checked_add(piece.shape[0], kernels::kPanelColumns),
-                            checked_add(piece.shape[1], 2)),
+                            checked_add(piece.shape[1], 4)),
                 4);
     bytes = kernels::panel_bytes(kernels::panel_dtype(dtype), piece.shape[0], piece.shape[1]);
   }

@@ -41,7 +41,7 @@ Readers readers_of(const ir::Graph& graph, const ir::Input& input) {
 }
 
 bool can_be_packed(const TensorType& type) {
-  return type.ndim() == 2 && is_floating(type.dtype) && type.dtype != DType::kF64;
+  return type.ndim() == 2 && kernels::has_panels(type.dtype);
 }
 
 }  // namespace

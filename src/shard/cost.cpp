@@ -22,19 +22,19 @@ bool in_operands(const Rule& rule, size_t operand, int factor) {
 
 // Rows of this operand are picked by integers (embedding, pick): only the picked ones are read.
 bool is_lookup(const ir::Graph& graph, const ir::Node& node, const Rule& rule, size_t operand) {
-  bool has_ids = false;
-  for (size_t i = 0; i < node.inputs.size(); ++i)
-    has_ids = has_ids || (i != operand && node.inputs[i] != ir::kNoValue &&
-                          is_integer(graph.type(node.inputs[i]).dtype));
-  if (!has_ids) return false;
+  std::vector<size_t> ids;
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    if (i == operand || node.inputs[i] == ir::kNoValue) continue;
+    const DType dtype = graph.type(node.inputs[i]).dtype;
+    if (dtype == DType::kI64 || dtype == DType::kI32) ids.push_back(i);
+  }
+  if (ids.empty()) return false;
   for (int f = 0; f < static_cast<int>(rule.factors.size()); ++f) {
     if (rule.factors[static_cast<size_t>(f)].kind != FactorKind::kSum ||
         !in_operands(rule, operand, f))
       continue;
-    bool alone = true;
-    for (size_t i = 0; i < node.inputs.size(); ++i)
-      alone = alone && (i == operand || !in_operands(rule, i, f));
-    if (alone) return true;
+    if (std::none_of(ids.begin(), ids.end(), [&](size_t i) { return in_operands(rule, i, f); }))
+      return true;
   }
   return false;
 }

@@ -1,5 +1,6 @@
 // Fused steps against their parts, run one by one by the kernels that the operators have alone.
 #include <functional>
+#include <regex>
 #include <span>
 
 #include "kernels/cpu/isa.h"
@@ -291,11 +292,21 @@ std::string gemm_text(const char* group, std::string_view dtype, std::string_vie
   return text;
 }
 
+// Every linear without a bias of its own over an int8 weight; the same text if there is none.
+std::string with_int8(const std::string& text) {
+  static const std::regex kLinear(R"(linear\(([^(]*), (\w+): panels \w+\[(\d+), (\d+)\]\))");
+  return std::regex_replace(text, kLinear,
+                            "linear_int8($1, $2: panels i8[$3, $4], s$2: f32[$3])");
+}
+
 TEST(FusedGemm, EqualsItsPartsInIntegers) {
   unsigned seed = 1;
+  std::vector<std::string> groups(std::begin(kGemmGroups), std::end(kGemmGroups));
   for (const char* group : kGemmGroups)
+    if (std::string int8 = with_int8(group); int8 != group) groups.push_back(std::move(int8));
+  for (const std::string& group : groups)
     for (const char* lead : {"1, ", "5, ", "2, 21, ", "", "0, "}) {
-      const std::string text = gemm_text(group, "f32", lead);
+      const std::string text = gemm_text(group.c_str(), "f32", lead);
       SCOPED_TRACE(text + ", seed " + std::to_string(seed));
       for_each_way([&](int n_threads) {
         const FusedCase fused(text, n_threads);
@@ -315,11 +326,13 @@ TEST(FusedGemm, IsCloseToItsPartsInAllTypes) {
       const std::string text = gemm_text(group, dtype, "2, 5, ");
       SCOPED_TRACE(text + ", seed " + std::to_string(seed));
       for_each_way([&](int n_threads) {
-        const FusedCase fused(text, n_threads);
-        ASSERT_EQ(why_not_fused(fused.spec), "");
-        const std::vector<RefTensor> inputs = random_inputs(fused, seed);
-        expect_close(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
-                     4 * tolerance_of(*parse_dtype(dtype)));
+        for (const std::string& one : {text, with_int8(text)}) {
+          const FusedCase fused(one, n_threads);
+          ASSERT_EQ(why_not_fused(fused.spec), "");
+          const std::vector<RefTensor> inputs = random_inputs(fused, seed);
+          expect_close(FusedRun(fused, inputs).fused(), FusedRun(fused, inputs).by_parts(),
+                       4 * tolerance_of(*parse_dtype(dtype)));
+        }
       });
       ++seed;
     }
@@ -412,6 +425,9 @@ TEST(Fused, SaysWhyNot) {
   EXPECT_EQ(why("a = linear(x: f32[2, 3], w: panels f32[4, 3]); "
                 "y = linear(a, v: panels f32[5, 4]) -> y"),
             "linear (part 1) reads what another linear gives");
+  EXPECT_EQ(why("a = linear(x: f32[2, 3], w: panels f32[4, 3]); "
+                "y = linear_int8(x, v: panels i8[4, 3], s: f32[4]) -> a, y"),
+            "linear_int8 (part 1) has a weight of another type than linear (part 0)");
   EXPECT_EQ(why("a = linear(x: f32[2, 3], w: panels f32[4, 3]); "
                 "y = linear(z: f32[2, 3], v: panels f32[4, 3]) -> a, y"),
             "linear (part 1) reads another x than linear (part 0)");

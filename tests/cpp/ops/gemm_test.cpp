@@ -6,6 +6,7 @@ namespace shardwright::ops {
 namespace {
 
 TEST(Linear, KernelEqualsReference) { check_samples(linear); }
+TEST(LinearInt8, KernelEqualsReference) { check_samples(linear_int8); }
 TEST(Matmul, KernelEqualsReference) { check_samples(matmul); }
 
 std::string expansion_of(const OpDef& op, std::string_view text) {
@@ -51,6 +52,11 @@ TEST(Linear, RefusesMixedTypes) {
   EXPECT_EQ(error_of(linear, "x: f32[2, 3], weight: bf16[4, 3]"),
             "linear: operand weight is bf16[4, 3], but x is f32[2, 3]; all must be of one type: "
             "cast one of them");
+}
+
+TEST(LinearInt8, RefusesOtherTypes) {
+  EXPECT_EQ(error_of(linear_int8, "x: f32[2, 3], weight: f32[4, 3], scale: f32[4]"),
+            "linear_int8: weight is f32[4, 3] and scale f32[4]; they must be i8 and f32");
 }
 
 TEST(Matmul, ShapesOfVectorsAndBatches) {
