@@ -214,8 +214,16 @@ int test_against_pytorch(const TestOptions& o, const Globals& globals) {
   return report(all, plans, globals);
 }
 
+// PyTorch has other weights: such a PEF is compared with one chip and the interpreter, on its own.
+bool has_int8_weights(const TestOptions& o) {
+  const auto file = pef::File::open(pef_of(o.pef.pef));
+  const auto& recorded = file->manifest().options;
+  const auto precision = recorded.find("precision");
+  return precision != recorded.end() && precision->second == "int8";
+}
+
 int test_pef(const TestOptions& o, const Globals& globals) {
-  if (globals.provider) return test_against_pytorch(o, globals);
+  if (globals.provider && !has_int8_weights(o)) return test_against_pytorch(o, globals);
   Progress progress(globals);
   progress.stage("load", 0, 0);
   const auto file = pef::File::open(pef_of(o.pef.pef));

@@ -104,8 +104,11 @@ Allowed keep_splits(const ConstraintView& view, const std::vector<int>& candidat
   for (const int i : candidates) {
     const Strategy& strategy = view.strategies[static_cast<size_t>(i)];
     if (strategy.factor < 0 || computes_rows_once(view, strategy)) continue;
-    for (const Choice& choice : choices)
-      if (choice.factor == strategy.factor && keep(choice)) allowed.strategies.push_back(i);
+    // Once, even if two weights (an int8 one and its scale) hold the factor.
+    if (std::any_of(choices.begin(), choices.end(), [&](const Choice& choice) {
+          return choice.factor == strategy.factor && keep(choice);
+        }))
+      allowed.strategies.push_back(i);
   }
   if (allowed.strategies.empty()) return allowed;
   const int first = view.strategies[static_cast<size_t>(allowed.strategies[0])].factor;

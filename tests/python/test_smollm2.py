@@ -36,8 +36,8 @@ def smollm2(tmp_path_factory):
     return folder, ids, want
 
 
-def logits(smollm2, mode: str, precision: str, n_chips: list[int]):
-    """(n, logits) from one PEF with a plan for each n; the PEF goes when done."""
+def logits(smollm2, mode: str, precision: str, n_chips: list[int], weights: str | None = None):
+    """(n, logits) from one PEF with a plan for each n; the PEF goes when done. `weights`: "int8"."""
     folder, ids, _ = smollm2
     pef = sw.compile(
         folder / f"{precision}.pt2",
@@ -45,6 +45,7 @@ def logits(smollm2, mode: str, precision: str, n_chips: list[int]):
         tensor_parallel=mode,
         n_chips=n_chips,
         inference=True,
+        precision=weights,
         output_folder=folder,
     )
     try:
@@ -69,3 +70,9 @@ def test_bf16_gives_the_distribution_of_the_next_token(smollm2, mode):
     assert divergence(np.zeros_like(want), want) > 1, "any answer would do"
     for n, got in logits(smollm2, mode, "bf16", [1, 2]):
         assert divergence(got, want) < 1e-2, f"{n} chips"
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_int8_weights_give_the_distribution_of_the_next_token(smollm2, precision):
+    for n, got in logits(smollm2, "weight", precision, [1, 2], weights="int8"):
+        assert divergence(got, smollm2[2]) < 2e-2, f"{n} chips"

@@ -11,7 +11,6 @@
 #include "ir/interpret.h"
 #include "ir/text.h"
 #include "ir/verify.h"
-#include "shard/models.h"
 
 namespace shardwright::passes {
 namespace {
