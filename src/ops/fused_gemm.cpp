@@ -63,7 +63,8 @@ class GemmPlanner {
     gemm.rows = *rows;
     const bool is_int8 = part.op == &linear_int8;
     if (is_int8) gemm.scale[0] = part.operands[2];
-    const bool has_bias = !is_int8 && part.operands.size() > 2 && part.operands[2].where != Where::kAbsent;
+    const bool has_bias =
+        !is_int8 && part.operands.size() > 2 && part.operands[2].where != Where::kAbsent;
     if (has_bias) gemm.bias[0] = part.operands[2];
     if (is_int8 && rows->size > 1 && gemm.scale[0].spec.strides.back() != 1)
       return name_of(spec_, index) + " has a scale that lies apart";

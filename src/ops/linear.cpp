@@ -52,7 +52,8 @@ std::vector<DType> linear_int8_dtypes(const Attrs&, OperandTypes operands) {
   return {operands[0]->dtype};
 }
 
-// gemm over panels, of linear and linear_int8. A weight that does not lie in panels is packed at every step.
+// gemm over panels, of linear and linear_int8. A weight that does not lie in panels is packed at
+// every step.
 class LinearKernel : public Kernel {
  public:
   explicit LinearKernel(const KernelSpec& spec) {

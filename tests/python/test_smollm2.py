@@ -37,7 +37,7 @@ def smollm2(tmp_path_factory):
 
 
 def logits(smollm2, mode: str, precision: str, n_chips: list[int], weights: str | None = None):
-    """(n, logits) from one PEF with a plan for each n; the PEF goes when done. `weights`: "int8"."""
+    """(n, logits) from one PEF with a plan for each n; the PEF goes when done."""
     folder, ids, _ = smollm2
     pef = sw.compile(
         folder / f"{precision}.pt2",

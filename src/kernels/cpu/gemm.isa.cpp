@@ -161,6 +161,12 @@ void micro(const MicroArgs* args) {
 }
 
 #if SHARDWRIGHT_ISA_LEVEL >= 3
+// sum += the products of four bytes of b (unsigned) and of x (signed). By the intrinsic, GCC 12
+// moves sums from register to register, and to the stack.
+inline void add_products(__m512i& sum, __m512i b, __m512i x) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(b), "v"(x));
+}
+
 // Rows in kBytes bytes, whose products with the panel are summed apart, as whole numbers.
 template <int kRows, int kBytes>
 void micro_int8_dot(const MicroArgs* args) {
@@ -177,8 +183,8 @@ void micro_int8_dot(const MicroArgs* args) {
 #pragma GCC unroll 3
       for (int i = 0; i < kBytes; ++i) {
         const __m512i x = _mm512_set1_epi32(read<int32_t>(a.row(r) + kRowBytes * u + 4 * i));
-        sums[r][i][0] = _mm512_dpbusd_epi32(sums[r][i][0], b0, x);
-        sums[r][i][1] = _mm512_dpbusd_epi32(sums[r][i][1], b1, x);
+        add_products(sums[r][i][0], b0, x);
+        add_products(sums[r][i][1], b1, x);
       }
   };
   int64_t left = args->n_steps;

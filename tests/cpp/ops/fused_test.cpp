@@ -295,8 +295,7 @@ std::string gemm_text(const char* group, std::string_view dtype, std::string_vie
 // Every linear without a bias of its own over an int8 weight; the same text if there is none.
 std::string with_int8(const std::string& text) {
   static const std::regex kLinear(R"(linear\(([^(]*), (\w+): panels \w+\[(\d+), (\d+)\]\))");
-  return std::regex_replace(text, kLinear,
-                            "linear_int8($1, $2: panels i8[$3, $4], s$2: f32[$3])");
+  return std::regex_replace(text, kLinear, "linear_int8($1, $2: panels i8[$3, $4], s$2: f32[$3])");
 }
 
 TEST(FusedGemm, EqualsItsPartsInIntegers) {

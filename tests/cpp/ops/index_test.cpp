@@ -6,7 +6,8 @@ namespace shardwright::ops {
 namespace {
 
 TEST(Index, KernelsEqualReferences) {
-  for (const OpDef* op : {&embedding, &embedding_int8, &index_select, &gather, &index, &index_copy, &one_hot})
+  for (const OpDef* op :
+       {&embedding, &embedding_int8, &index_select, &gather, &index, &index_copy, &one_hot})
     check_samples(*op);
 }
 

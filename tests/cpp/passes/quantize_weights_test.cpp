@@ -100,18 +100,19 @@ graph g {
   input %w: f32[2, 2] = parameter "w" of 0 offset 0 strides [2, 1]
   %y: f32[2, 2] = linear(%x, %w, -)
 )";
-  for (const char* rest : {"  %z: f32[2, 2] = add(%y, %w) {alpha=1}\n",
-                           "  %z: f32[2, 2] = matmul(%y, %w)\n",
-                           "  %z: f32[2, 2] = linear(%w, %w, -)\n"}) {
+  for (const char* rest :
+       {"  %z: f32[2, 2] = add(%y, %w) {alpha=1}\n", "  %z: f32[2, 2] = matmul(%y, %w)\n",
+        "  %z: f32[2, 2] = linear(%w, %w, -)\n"}) {
     ir::Module module = ir::parse(head + rest + "  output %z = user_output \"z\"\n}");
     quantize_weights(module);
     EXPECT_EQ(names_of(module), std::vector<std::string>{"w f32[2, 2]"}) << rest;
   }
   // What one graph needs whole stays whole in all.
-  ir::Module two = ir::parse(head + "  output %y = user_output \"y\"\n}\ngraph h {\n" +
-                             "  input %x: f32[2, 2] = user_input \"x\"\n"
-                             "  input %w: f32[2, 2] = parameter \"w\" of 0 offset 0 strides [2, 1]\n"
-                             "  %y: f32[2, 2] = mul(%x, %w)\n  output %y = user_output \"y\"\n}");
+  ir::Module two =
+      ir::parse(head + "  output %y = user_output \"y\"\n}\ngraph h {\n" +
+                "  input %x: f32[2, 2] = user_input \"x\"\n"
+                "  input %w: f32[2, 2] = parameter \"w\" of 0 offset 0 strides [2, 1]\n"
+                "  %y: f32[2, 2] = mul(%x, %w)\n  output %y = user_output \"y\"\n}");
   quantize_weights(two);
   EXPECT_EQ(names_of(two), std::vector<std::string>{"w f32[2, 2]"});
 }
