@@ -158,9 +158,12 @@ std::vector<Formulation::Reader> Formulation::readers_of(size_t g, ir::ValueId v
     Reader& reader = readers.emplace_back();
     reader.variable = graphs[g].nodes[static_cast<size_t>(node)];
     const ir::Node& n = module_.graphs[g].nodes[static_cast<size_t>(node)];
-    for (size_t i = 0; i < n.inputs.size(); ++i)
-      if (n.inputs[i] == value)
-        reader.operands.push_back(kind(g, static_cast<size_t>(node)).operand_states[i]);
+    for (size_t i = 0; i < n.inputs.size(); ++i) {
+      if (n.inputs[i] != value) continue;
+      reader.operands.push_back(kind(g, static_cast<size_t>(node)).operand_states[i]);
+      reader.in_panels |= n.op->panel_operand == static_cast<int>(i) &&
+                          facts[g].producers[static_cast<size_t>(value)] < 0;
+    }
   }
   return readers;
 }
@@ -213,8 +216,14 @@ Cost Formulation::conversion_cost(size_t g, ir::ValueId value, const State& from
 void Formulation::add_table(size_t g, ir::ValueId value, Source from, const Reader& to) {
   std::vector<int> key{facts[g].value_kinds[static_cast<size_t>(value)], from.states};
   key.insert(key.end(), to.operands.begin(), to.operands.end());
+  key.push_back(to.in_panels ? 1 : 0);
   const auto [it, added] = tables_.try_emplace(std::move(key));
   if (added) {
+    // Times the weight's bytes. Kernels would pack as they go, in every graph that reads it.
+    constexpr double kUnpackedReads = 64;
+    const Cost unpacked = cost_of_seconds(
+        kUnpackedReads * static_cast<double>(module_.graphs[g].type(value).bytes()) /
+        options_.n_chips / options_.machine.bytes_per_s);
     const States& made = kinds_.states()[from.states];
     const size_t columns = kinds_.states()[to.operands[0]].size();
     std::vector<Cost> costs;
@@ -225,7 +234,11 @@ void Formulation::add_table(size_t g, ir::ValueId value, Source from, const Read
         std::set<State> wanted;
         for (const int id : to.operands) wanted.insert(kinds_.states()[id][j]);
         Cost sum = 0;
-        for (const State& w : wanted) sum += conversion_cost(g, value, state, w);
+        for (const State& w : wanted) {
+          sum += conversion_cost(g, value, state, w);
+          // A weight that is not read as it is stored, by any graph, is not packed for any.
+          if (to.in_panels && state != w) sum += unpacked;
+        }
         costs.push_back(sum);
       }
     }

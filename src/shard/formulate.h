@@ -48,6 +48,7 @@ class Formulation {
   struct Reader {
     int variable = -1;
     std::vector<int> operands;  // ids of the States of the operands that are this value
+    bool in_panels = false;     // it would be read as the gemm's packed weight
   };
   using Tables = std::map<std::vector<int>, std::shared_ptr<const std::vector<Cost>>>;
 
