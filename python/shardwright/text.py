@@ -1,12 +1,16 @@
 # Tokenizer: text to tokens and back, by the files that a PEF holds.
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ShardwrightError
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 class Tokenizer:
@@ -52,23 +56,28 @@ class Tokenizer:
                 "this model has no chat template: give a plain prompt instead of messages"
             )
         from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, **options)
         tokens = {
             name: value["content"] if isinstance(value, Mapping) else value
             for name, value in self._config.items()
             if name.endswith("_token") and value
         }
         try:
-            text = environment.from_string(self._template).render(
+            text = self._compiled_template.render(
                 messages=messages, add_generation_prompt=True, **tokens
             )
         except TemplateError as error:
             raise ShardwrightError(f"the chat template refuses these messages: {error}") from error
         return self.encode(text, special=False)
+
+    @functools.cached_property
+    def _compiled_template(self) -> jinja2.Template:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, **options)
+        return environment.from_string(self._template)
 
 
 class Stream:

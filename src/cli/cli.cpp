@@ -163,6 +163,7 @@ Action parse(CLI::App& app, Globals& globals, const std::vector<std::string>& ar
   add_verify(app, globals, action);
   add_generate(app, globals, action);
   add_rules(app, globals, action);
+  if (!globals.provider) add_serve(app, globals, action);  // a script's PEF holds no tokenizer
   if (!globals.provider) add_completion(app, globals, action);
   for (CLI::App* command : app.get_subcommands({}))
     command->footer(

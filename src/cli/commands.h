@@ -50,6 +50,7 @@ void add_explain(CLI::App& app, const Globals& globals, Action& action);
 void add_verify(CLI::App& app, const Globals& globals, Action& action);
 void add_completion(CLI::App& app, const Globals& globals, Action& action);
 void add_generate(CLI::App& app, const Globals& globals, Action& action);
+void add_serve(CLI::App& app, const Globals& globals, Action& action);
 void add_rules(CLI::App& app, const Globals& globals, Action& action);
 
 // A model as `compile MODEL` reads it; "" for the model script's own.

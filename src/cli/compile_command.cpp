@@ -16,6 +16,7 @@
 #include "cli/inspect.h"
 #include "cli/options.h"
 #include "cli/print.h"
+#include "cli/python.h"
 #include "compiler/compile.h"
 #include "frontend/pt2.h"
 
@@ -98,18 +99,11 @@ struct Capture {
   }
 };
 
-std::string shell_quoted(const std::string& text) {
-  std::string out = "'";
-  for (char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
-
 void capture_folder(const Options& o, Capture& capture) {
   capture.path = (fs::temp_directory_path() / fmt::format("shardwright-{}.pt2", getpid())).string();
   capture.temporary = true;
-  const char* python = std::getenv("SHARDWRIGHT_PYTHON");
   std::string command =
-      fmt::format("{} -m shardwright.capture {} -o {}", shell_quoted(python ? python : "python3"),
+      fmt::format("{} -m shardwright.capture {} -o {}", shell_quoted(python_program()),
                   shell_quoted(o.model), shell_quoted(capture.path));
   if (o.batch_size > 0) command += fmt::format(" --batch {}", o.batch_size);
   if (o.seq > 0) command += fmt::format(" --seq {}", o.seq);
@@ -127,10 +121,9 @@ void capture_folder(const Options& o, Capture& capture) {
     throw Error(static_cast<ErrorCode>(code), "the model could not be captured (see above)");
   throw Error(
       ErrorCode::kUsage,
-      fmt::format("capturing {} failed (see above): a Hugging Face folder needs the Python package "
-                  "(`pip install shardwright`, or set "
-                  "SHARDWRIGHT_PYTHON to a Python that has it); a .pt2 file needs no Python",
-                  o.model));
+      fmt::format("capturing {} failed (see above): a Hugging Face folder {}; a .pt2 file needs no "
+                  "Python",
+                  o.model, kNeedsPackage));
 }
 
 void find_model(const Options& o, const Globals& globals, Progress& progress, Capture& capture) {

@@ -90,7 +90,8 @@ void check_contradictions(const PefOptions& options, const pef::Manifest& manife
         recorded(manifest, "tensor-parallel"));
   check("--precision", options.precision.value_or(""), precision_of(manifest));
   check("--batch-size", text(options.batch_size), size_of(manifest, 0));
-  check("--seq", text(options.seq), size_of(manifest, 1));
+  const std::string seq = recorded(manifest, "seq");  // of generation the cache's
+  check("--seq", text(options.seq), seq.empty() ? size_of(manifest, 1) : seq);
   const bool has_plan =
       std::any_of(manifest.plans.begin(), manifest.plans.end(),
                   [&](const pef::Plan& plan) { return plan.n_chips == options.n_chips; });

@@ -6,13 +6,13 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "cli/python.h"
 
 namespace shardwright::cli {
 namespace {
@@ -25,8 +25,7 @@ TextProcess::TextProcess(const std::string& pef) {
   int there[2] = {-1, -1};
   int back[2] = {-1, -1};
   CHECK(pipe2(there, O_CLOEXEC) == 0 && pipe2(back, O_CLOEXEC) == 0);
-  const char* given = std::getenv("SHARDWRIGHT_PYTHON");
-  const std::string python = given ? given : "python3";
+  const std::string python = python_program();
   process_ = fork();
   CHECK(process_ >= 0);
   if (process_ == 0) {

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 COMMANDS = ["compile", "run", "test", "measure-performance", "inspect", "explain", "verify"]
-COMMANDS += ["generate", "rules", "completion"]
+COMMANDS += ["generate", "rules", "serve", "completion"]
 
 
 def run(*args, cwd=None, env=None) -> subprocess.CompletedProcess:

@@ -63,7 +63,7 @@ def test_commands_and_options_are_the_parser_s(scripts, complete):
 
 @pytest.mark.parametrize("complete", [bash, fish])
 def test_values(scripts, complete):
-    assert sorted(complete(scripts, "compile", "--precision", "")) == ["bf16", "f32"]
+    assert sorted(complete(scripts, "compile", "--precision", "")) == ["bf16", "f32", "int8"]
     assert complete(scripts, "compile", "--tensor-parallel", "w") == ["weight"]
     assert complete(scripts, "run", "x.pef", "--log-level", "d") == ["debug"]
     assert sorted(complete(scripts, "completion", "")) == ["bash", "fish", "zsh"]
@@ -78,7 +78,7 @@ def test_bash_paths(scripts):
 
 def test_bash_takes_option_and_value_for_three_words(scripts):
     assert bash(scripts, "compile", "--precision", "=", "b") == ["bf16"]
-    assert sorted(bash(scripts, "compile", "--precision", "=")) == ["bf16", "f32"]
+    assert sorted(bash(scripts, "compile", "--precision", "=")) == ["bf16", "f32", "int8"]
 
 
 def test_zsh_reads_its_script(scripts):

@@ -97,7 +97,8 @@ def test_every_option_of_every_command(tmp_path):
         (
             "train:\n  seq: 1",
             "line 1: 'train' has options below it, but is no command; commands are compile, run, "
-            "test, measure-performance, inspect, explain, verify, generate, rules, completion",
+            "test, measure-performance, inspect, explain, verify, generate, rules, serve, "
+            "completion",
         ),
         ("run: 3", "line 1: below 'run' stand its options, as in `n-chips: 2`"),
         ("- seq", "line 1: expected options, as in `n-chips: 2`"),
