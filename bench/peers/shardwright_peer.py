@@ -21,48 +21,45 @@ class Peer:
         self.chips = settings["chips"]
         self.figures = (settings.get("name", "Shardwright"),)
         self.about = f"Shardwright {sw.__version__}"
-        self.sessions: dict[str, sw.Session] = {}
+        self.sessions: dict[int, sw.Session] = {}
+        self.generators: dict[int, object] = {}
 
     def prefill(self, figure: str, ids: np.ndarray) -> int:
-        rows, tokens = ids.shape
-        if self._generates:
-            return _first(next(iter(self._generator(rows).generate(ids, max_new_tokens=1))))
-        session = self._session(f"forward-{tokens}", inference=True, batch_size=rows, seq=tokens)
-        return session.run({"input_ids": ids})["logits"][0, -1].argmax()
+        return self._started(ids)[1]
 
     def decode(self, figure: str, ids: np.ndarray, n: int) -> tuple[float, list[int]]:
-        if not self._generates:
-            raise NotImplementedError("this build of Shardwright has no Session.generate")
-        steps = iter(self._generator(len(ids)).generate(ids, max_new_tokens=n + 1))
-        tokens = [_first(next(steps))]  # the prompt's
+        generator, first = self._started(ids)
         start = time.perf_counter()
-        tokens += [_first(step) for step in steps]
+        steps = [generator.step() for _ in range(n)]
         seconds = time.perf_counter() - start
-        if len(tokens) != n + 1:
-            raise RuntimeError(f"asked for {n + 1} tokens, got {len(tokens)}")
-        return seconds, tokens
+        return seconds, [first] + [step[0][1] for step in steps]
 
-    @property
-    def _generates(self) -> bool:
-        return hasattr(sw.Session, "generate")
+    def _started(self, ids: np.ndarray) -> tuple:
+        """A generator that has read the prompts (rows, tokens), and the first row's next token."""
+        rows = len(ids)
+        if rows not in self.generators:
+            self.generators[rows] = self._session(rows).new_generator()
+        generator = self.generators[rows]
+        for slot, tokens in enumerate(ids.tolist()):
+            generator.start(slot, tokens, "{}")
+        while not (step := generator.step()):
+            pass
+        return generator, step[0][1]
 
-    def _generator(self, rows: int) -> sw.Session:
-        return self._session(f"generate-{rows}", generate=True, batch_size=rows, seq=MOST_TOKENS)
-
-    def _session(self, kind: str, **options) -> sw.Session:
-        if kind not in self.sessions:
+    def _session(self, rows: int) -> sw.Session:
+        if rows not in self.sessions:
             settings = self.settings
-            self.sessions[kind] = sw.load(
-                self._pef(kind, options),
+            self.sessions[rows] = sw.load(
+                self._pef(rows),
                 n_chips=self.chips,
                 threads_per_chip=settings["threads"] // self.chips,
             )
-        return self.sessions[kind]
+        return self.sessions[rows]
 
-    def _pef(self, kind: str, options: dict) -> Path:
+    def _pef(self, rows: int) -> Path:
         """Compiled again when Shardwright has been built since."""
         settings = self.settings
-        name = f"{settings['model']}-{settings['precision']}-{kind}"
+        name = f"{settings['model']}-{settings['precision']}-{rows}"
         path = Path(settings["pef_folder"]) / name / f"{name}.pef"
         if path.exists() and path.stat().st_mtime > Path(_core.__file__).stat().st_mtime:
             return path
@@ -73,11 +70,9 @@ class Peer:
             precision=settings["precision"],
             tensor_parallel="weight",
             n_chips=[1, 2],
-            **options,
+            generate=True,
+            batch_size=rows,
+            seq=MOST_TOKENS,
+            prompts=[64, 128, 512],
         )
         return pef.path
-
-
-def _first(step) -> int:
-    """The first row's token of what generate gives for a step."""
-    return int(np.ravel(step)[0])

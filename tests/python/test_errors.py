@@ -76,7 +76,8 @@ def test_batch_smaller_than_chips(model):
 def test_training_is_not_there_yet(model):
     assert run("compile", model) == (
         3,
-        "error: training is not available yet: add --inference to compile the forward pass",
+        "error: training is not available yet: add --inference to compile the forward pass, or "
+        "--generate to write text",
     )
 
 
@@ -177,7 +178,7 @@ def test_pef_of_another_version(pef, folder):
     other.write_bytes(data)
     assert run("run", other) == (
         5,
-        f"error: {other} has PEF version 9.1, written by shardwright 0.1.0; this program reads "
+        f"error: {other} has PEF version 9.2, written by shardwright 0.1.0; this program reads "
         "version 1.1 and later 1.x. Compile the model again with this one",
     )
 
