@@ -1,4 +1,4 @@
-# SmolLM2-135M writes what PyTorch writes, token for token, at every n; and in bf16 and int8 nearly so.
+# SmolLM2-135M writes what PyTorch writes, token for token, at every n.
 from __future__ import annotations
 
 import pytest
