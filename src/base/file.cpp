@@ -58,6 +58,15 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   return mapped;
 }
 
+void MappedFile::forget(const std::byte* data, int64_t size) const {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t end = (begin + static_cast<uintptr_t>(size)) / page * page;
+  // It only advises: what can't be given back stays.
+  if (first < end) (void)madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
   if (data_) munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
 }

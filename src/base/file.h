@@ -21,6 +21,9 @@ class MappedFile {
   const std::byte* data() const { return data_; }  // null if the file is empty
   int64_t size() const { return size_; }           // bytes
   std::span<const std::byte> bytes() const { return {data_, static_cast<size_t>(size_)}; }
+  // Gives back the memory of the whole pages within [data, data + size), a part of the mapping.
+  // They can be read again; the system then fetches them again.
+  void forget(const std::byte* data, int64_t size) const;
 
  private:
   MappedFile() = default;

@@ -216,6 +216,8 @@ void File::verify_deep() const {
                       path_, leaf));
 }
 
+void File::forget(const std::byte* data, int64_t size) const { state_->mapped->forget(data, size); }
+
 std::string_view File::file(const std::string& name) const {
   for (const SegmentInfo& segment : state_->segments)
     if (segment.kind == SegmentKind::kFile && segment.name == kFilesFolder + name) {

@@ -33,6 +33,8 @@ class File {
   // Error(kBrokenFile)) unless `verify` is false. Threads may call it together: each leaf is hashed
   // once. Throws Error(kUsage) where the file was written without the tensor's bytes.
   TensorView tensor(int index, bool verify = true) const;
+  // Gives back the memory of bytes of the mapping that tensor() has shown; see MappedFile::forget.
+  void forget(const std::byte* data, int64_t size) const;
   // The names of the files that go along with the model (WriteOptions::files), and one's content.
   // Throws Error(kUsage) for another name.
   const std::vector<std::string>& files() const { return files_; }

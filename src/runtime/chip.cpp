@@ -33,7 +33,17 @@ Chip::Chip(int index, const pef::File& file, const pef::ChipPlan& plan,
       team_(n_threads, std::move(cpus)) {}
 
 void Chip::load(Member& member) {
-  for (const pef::Piece& piece : plan_.pieces) load_piece(member, piece);
+  // The largest first: while a piece is loaded, its part of the file is in memory as well.
+  std::vector<const pef::Piece*> order;
+  for (const pef::Piece& piece : plan_.pieces) order.push_back(&piece);
+  std::stable_sort(order.begin(), order.end(), [](const pef::Piece* a, const pef::Piece* b) {
+    return a->memory_bytes > b->memory_bytes;
+  });
+  for (const pef::Piece* piece : order) {
+    load_piece(member, *piece);
+    member.barrier();
+    if (member.thread() == 0) forget_piece(*piece);
+  }
   if (member.thread() != 0) return;
   try {
     if (fault_) fault_(index_, -1);
@@ -88,6 +98,17 @@ void Chip::load_piece(Member& member, const pef::Piece& piece) {
   const kernels::StridedCopy copy(element_bytes, piece.shape, strides,
                                   contiguous_strides(piece.shape));
   copy.run(member, from, to);
+}
+
+// The chip has its own copy now: of the file nothing need stay in this process's memory.
+void Chip::forget_piece(const pef::Piece& piece) const {
+  const pef::Tensor& tensor = file_.manifest().tensors[static_cast<size_t>(piece.tensor)];
+  if (tensor.repeated || element_count(piece.shape) == 0) return;
+  int64_t elements = 1;
+  for (size_t d = 0; d < piece.shape.size(); ++d)
+    elements += (piece.shape[d] - 1) * piece.strides[d];
+  const int64_t size = dtype_bytes(tensor.type.dtype);
+  file_.forget(file_.tensor(piece.tensor, false).data + piece.offset * size, elements * size);
 }
 
 void Chip::read_parameters(Member& member) {

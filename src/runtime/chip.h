@@ -92,6 +92,7 @@ class Chip {
   ops::OperandSpec spec_of(const pef::Buffer& buffer) const;
   std::byte* address_of(const pef::Buffer& buffer) const;
   void load_piece(Member& member, const pef::Piece& piece);
+  void forget_piece(const pef::Piece& piece) const;
   bool run_step(Member& member, ReadyStep& step, StepTime* time);
   void before_step(size_t step);
   bool meet(Member& member, int meeting);

@@ -140,7 +140,11 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
   // Hash what will be read before any chip believes it.
   if (options.verify != SessionOptions::Verify::kNone)
     for (const pef::ChipPlan& chip : s.plan->chips)
-      for (const pef::Piece& piece : chip.pieces) (void)s.file->tensor(piece.tensor);
+      for (const pef::Piece& piece : chip.pieces) {
+        const TensorView whole = s.file->tensor(piece.tensor);
+        const pef::Tensor& tensor = s.file->manifest().tensors[static_cast<size_t>(piece.tensor)];
+        s.file->forget(whole.data, pef::stored_bytes(tensor));  // else all of it is here at once
+      }
   s.start_all([&](size_t chip, Member& member) { s.chips[chip]->load(member); });
   for (auto& chip : s.chips) chip->team().wait();
   for (auto& chip : s.chips) chip->check_loaded(path);

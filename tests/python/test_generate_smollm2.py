@@ -1,6 +1,10 @@
 # SmolLM2-135M writes what PyTorch writes, token for token, at every n.
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 import shardwright as sw
@@ -66,6 +70,31 @@ def check_same(got: list[int], want: tuple[list[int], list[float]], what: str) -
         if mine != theirs:
             assert gaps[i] < 1e-3, f"{what}: token {i} is {mine}, not {theirs}; gap {gaps[i]}"
             return
+
+
+MEMORY = """
+import json, sys
+import shardwright as sw
+
+session = sw.load(sys.argv[1], n_chips=int(sys.argv[2]))
+list(session.generate([[1, 2, 3]], max_new_tokens=2, stop_tokens=[]))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024
+print(json.dumps([peak, session.info["memory"]]))
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_process_takes_the_memory_that_was_computed(smollm2, tmp_path, n):
+    pef = sw.compile(
+        smollm2[0], generate=True, tensor_parallel="weight", n_chips=n, output_folder=tmp_path
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, pef, str(n)], capture_output=True, text=True, check=True
+    )
+    peak, chips = json.loads(done.stdout)
+    computed = sum(sum(chip[k] for k in ("parameters", "arena", "scratch")) for chip in chips)
+    assert peak < 1.05 * computed + 50e6
 
 
 def test_tokens_are_pytorch_s_at_every_n(smollm2, tmp_path):

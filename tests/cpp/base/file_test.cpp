@@ -116,5 +116,20 @@ TEST(ByteReaderTest, ReadsAndStopsAtTheEnd) {
   }
 }
 
+TEST(MappedFile, WhatWasForgottenIsReadAgain) {
+  const std::string path = testing::TempDir() + "/forget_" + std::to_string(getpid());
+  const std::string content(100'000, 'x');
+  {
+    AtomicFile file(path);
+    file.write_at(0, content);
+    file.commit();
+  }
+  const auto mapped = MappedFile::open(path);
+  mapped->forget(mapped->data() + 5000, 90'000);
+  mapped->forget(mapped->data() + 10, 20);  // no whole page
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(mapped->data()), 100'000), content);
+  std::remove(path.c_str());
+}
+
 }  // namespace
 }  // namespace shardwright
