@@ -2,6 +2,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <exception>
 #include <mutex>
 
 #include <fmt/format.h>
@@ -48,12 +49,37 @@ struct Session::State {
     for (size_t i = 0; i < chips.size(); ++i)
       chips[i]->team().start([job, i](Member& member) { job(i, member); });
   }
+  void verify_weights();
   void watch(int graph);
   int64_t grace_end_ns() const {
     return now_ns() + std::min(kGrace_ns, options.deadline_ms * 1'000'000);
   }
   void finish_failed(const comm::Failure& failure);
 };
+
+// Each thread of each chip hashes some of the chip's tensors; a tensor of several chips is hashed
+// once. What goes wrong is thrown: the first chip's error.
+void Session::State::verify_weights() {
+  std::vector<std::exception_ptr> errors(chips.size());
+  std::mutex writing;
+  start_all([&](size_t chip, Member& member) {
+    const auto& pieces = plan->chips[chip].pieces;
+    try {
+      for (auto i = static_cast<size_t>(member.thread()); i < pieces.size();
+           i += static_cast<size_t>(member.n_threads())) {
+        const TensorView whole = file->tensor(pieces[i].tensor);
+        const pef::Tensor& tensor = file->manifest().tensors[static_cast<size_t>(pieces[i].tensor)];
+        file->forget(whole.data, pef::stored_bytes(tensor));  // else all of it is here at once
+      }
+    } catch (...) {
+      const std::lock_guard lock(writing);
+      errors[chip] = std::current_exception();
+    }
+  });
+  for (auto& chip : chips) chip->team().wait();
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
 
 // Waits for all chips. A chip that stays at one step (and does not wait for another) beyond the
 // deadline ends the run.
@@ -138,13 +164,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
     s.chips.back()->set_fault(options.fault);
   }
   // Hash what will be read before any chip believes it.
-  if (options.verify != SessionOptions::Verify::kNone)
-    for (const pef::ChipPlan& chip : s.plan->chips)
-      for (const pef::Piece& piece : chip.pieces) {
-        const TensorView whole = s.file->tensor(piece.tensor);
-        const pef::Tensor& tensor = s.file->manifest().tensors[static_cast<size_t>(piece.tensor)];
-        s.file->forget(whole.data, pef::stored_bytes(tensor));  // else all of it is here at once
-      }
+  if (options.verify != SessionOptions::Verify::kNone) s.verify_weights();
   s.start_all([&](size_t chip, Member& member) { s.chips[chip]->load(member); });
   for (auto& chip : s.chips) chip->team().wait();
   for (auto& chip : s.chips) chip->check_loaded(path);
