@@ -9,7 +9,9 @@ def main() -> int:
     os.environ.setdefault(
         "SHARDWRIGHT_PYTHON", sys.executable
     )  # what captures a Hugging Face folder
-    return _core.cli(["shardwright", *sys.argv[1:]], None)
+    # What is no UTF-8 stands in sys.argv as lone surrogates, which are no text.
+    args = [os.fsencode(arg).decode(errors="replace") for arg in sys.argv[1:]]
+    return _core.cli(["shardwright", *args], None)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import text
 from .errors import ShardwrightError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def generate(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ShardwrightError(f"max_new_tokens={max_new_tokens}: give 1 or more")
     if stop_tokens is None:
-        stop_tokens = json.loads(session.files.get("generation.json", "{}")).get("stop_tokens", [])
+        stop_tokens = text.stop_tokens(session.files)
     generator = session.new_generator()
     slots = json.loads(generator.info())["slots"]
     if len(sequences) > slots:

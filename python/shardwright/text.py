@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     import jinja2
 
 
+def stop_tokens(files: Mapping[str, bytes]) -> list[int]:
+    """The tokens that end a text, by the files of a PEF."""
+    return json.loads(files.get("generation.json", b"{}")).get("stop_tokens", [])
+
+
 class Tokenizer:
     """A Hugging Face tokenizer without transformers, which would take seconds to import."""
 
@@ -37,8 +42,7 @@ class Tokenizer:
         self._config = json.loads(files.get("tokenizer_config.json", b"{}"))
         template = files.get("chat_template.jinja")
         self._template = template.decode() if template else self._config.get("chat_template")
-        generation = json.loads(files.get("generation.json", b"{}"))
-        self.stop_tokens: list[int] = generation.get("stop_tokens", [])
+        self.stop_tokens = stop_tokens(files)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text; `special`: with those that the tokenizer puts around it."""

@@ -5,12 +5,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "base/check.h"
 #include "base/error.h"
 #include "cli/python.h"
 
@@ -19,19 +20,27 @@ namespace {
 
 using Json = nlohmann::json;
 
+[[noreturn]] void fail_to_start() {
+  throw Error(ErrorCode::kUsage,
+              fmt::format("the tokenizer's process can't be started: {}; token numbers need none: "
+                          "--prompt-tokens 1,2,3",
+                          std::strerror(errno)));
+}
+
 }  // namespace
 
 TextProcess::TextProcess(const std::string& pef) {
   int there[2] = {-1, -1};
   int back[2] = {-1, -1};
-  CHECK(pipe2(there, O_CLOEXEC) == 0 && pipe2(back, O_CLOEXEC) == 0);
+  if (pipe2(there, O_CLOEXEC) != 0 || pipe2(back, O_CLOEXEC) != 0) fail_to_start();
   const std::string python = python_program();
   process_ = fork();
-  CHECK(process_ >= 0);
+  if (process_ < 0) fail_to_start();
   if (process_ == 0) {
     dup2(there[0], STDIN_FILENO);
     dup2(back[1], STDOUT_FILENO);
     execlp(python.c_str(), python.c_str(), "-m", "shardwright.text", pef.c_str(), nullptr);
+    dprintf(STDERR_FILENO, "%s: %s\n", python.c_str(), std::strerror(errno));
     _exit(127);
   }
   close(there[0]);
@@ -67,7 +76,10 @@ std::string TextProcess::ask(const std::string& request) {
 }
 
 std::vector<int64_t> TextProcess::encode(const std::string& text, bool chat) {
-  const Json answer = Json::parse(ask(Json{{"encode", text}, {"chat", chat}}.dump()));
+  // What is no UTF-8 becomes U+FFFD, as tokenizers would make of it.
+  const std::string line =
+      Json{{"encode", text}, {"chat", chat}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  const Json answer = Json::parse(ask(line));
   if (answer.contains("error"))
     throw Error(ErrorCode::kUsage, answer.at("error").get<std::string>());
   return answer.at("tokens").get<std::vector<int64_t>>();

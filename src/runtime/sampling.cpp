@@ -60,59 +60,50 @@ int64_t Sampler::next(DType dtype, const void* logits, int64_t count) {
   return token;
 }
 
-// Candidates are sorted from the likeliest on, as far as top-k or top-p look.
-int64_t Sampler::draw() {
-  const size_t count = logits_.size();
-  candidates_.resize(count);
-  for (size_t i = 0; i < count; ++i) candidates_[i] = {logits_[i], static_cast<int64_t>(i)};
-  const auto likelier = [](const Candidate& a, const Candidate& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  };
-  size_t kept = count;
-  if (sampling_.top_k > 0) kept = std::min(count, static_cast<size_t>(sampling_.top_k));
-  size_t sorted = std::min<size_t>(kept, sampling_.top_p < 1 ? 64 : kept);
-  const bool whole = kept == count && sampling_.top_p == 1;
-  if (!whole)
-    std::partial_sort(candidates_.begin(),
-                      candidates_.begin() + static_cast<std::ptrdiff_t>(sorted), candidates_.end(),
-                      likelier);
-  const float largest =
-      whole ? *std::max_element(logits_.begin(), logits_.end()) : candidates_[0].first;
-  const auto weight = [&](size_t i) {
-    return std::exp((static_cast<double>(candidates_[i].first) - static_cast<double>(largest)) /
-                    sampling_.temperature);
-  };
-  if (!std::isfinite(largest)) return candidates_[0].second;  // no logit means anything
-  if (sampling_.top_p < 1) {
-    // The probability of each is relative to those that top-k leaves.
-    if (kept < count) {
-      sorted = kept;
-      std::partial_sort(candidates_.begin(),
-                        candidates_.begin() + static_cast<std::ptrdiff_t>(sorted),
-                        candidates_.end(), likelier);
-    }
-    double total = 0;
-    for (size_t i = 0; i < kept; ++i) total += weight(i);
-    double reached = 0;
-    size_t n = 0;
-    while (n < kept && reached < sampling_.top_p * total) {
-      if (n == sorted) {
-        sorted = std::min(kept, sorted * 8);
-        std::partial_sort(candidates_.begin(),
-                          candidates_.begin() + static_cast<std::ptrdiff_t>(sorted),
-                          candidates_.end(), likelier);
-      }
-      reached += weight(n++);
-    }
-    kept = std::max<size_t>(n, 1);
-  }
+void Sampler::sort_first(size_t count) {
+  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count),
+                    candidates_.end(), is_likelier);
+}
+
+// Sorts no more of the first `kept` candidates than are needed.
+size_t Sampler::within_top_p(size_t kept, bool is_sorted, float largest) {
   double total = 0;
-  for (size_t i = 0; i < kept; ++i) total += weight(i);
+  for (size_t i = 0; i < kept; ++i) total += weight(i, largest);
+  size_t sorted = is_sorted ? kept : 0;
+  double reached = 0;
+  size_t n = 0;
+  while (n < kept && (n == 0 || reached < sampling_.top_p * total)) {
+    if (n == sorted) sort_first(sorted = std::min(kept, std::max<size_t>(64, sorted * 8)));
+    reached += weight(n++, largest);
+  }
+  return n;
+}
+
+// Relative to the likeliest token's.
+double Sampler::weight(size_t candidate, float largest) const {
+  return std::exp(
+      (static_cast<double>(candidates_[candidate].first) - static_cast<double>(largest)) /
+      sampling_.temperature);
+}
+
+int64_t Sampler::draw() {
+  candidates_.clear();
+  for (const float logit : logits_) candidates_.emplace_back(logit, std::ssize(candidates_));
+  size_t kept = candidates_.size();
+  const auto k = static_cast<size_t>(sampling_.top_k);
+  const bool is_cut = k > 0 && k < kept;
+  if (is_cut) sort_first(kept = k);
+  const Candidate likeliest =
+      *std::min_element(candidates_.begin(), candidates_.end(), is_likelier);
+  if (!std::isfinite(likeliest.first)) return likeliest.second;  // no others have a weight
+  if (sampling_.top_p < 1) kept = within_top_p(kept, is_cut, likeliest.first);
+  double total = 0;
+  for (size_t i = 0; i < kept; ++i) total += weight(i, likeliest.first);
   // 53 random bits: distributions of the standard library differ between implementations.
   const double point = static_cast<double>(random_() >> 11) * 0x1p-53 * total;
   double reached = 0;
   for (size_t i = 0; i < kept; ++i) {
-    reached += weight(i);
+    reached += weight(i, likeliest.first);
     if (point < reached) return candidates_[i].second;
   }
   return candidates_[kept - 1].second;

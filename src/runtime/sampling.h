@@ -37,6 +37,12 @@ class Sampler {
   using Candidate = std::pair<float, int64_t>;  // logit, token
   void read(DType dtype, const void* logits, int64_t count);
   int64_t draw();
+  static bool is_likelier(const Candidate& a, const Candidate& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  }
+  void sort_first(size_t count);
+  size_t within_top_p(size_t kept, bool is_sorted, float largest);
+  double weight(size_t candidate, float largest) const;
 
   Sampling sampling_;
   std::mt19937_64 random_;

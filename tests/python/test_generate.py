@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -274,6 +276,16 @@ def test_the_command_line_writes_what_pytorch_does(folder, tmp_path):
     answers = json.loads(done.stdout)["answers"]
     assert answers[0]["text"].replace("\r", "\n") == want["Häuser"] and len(answers) == 2
     assert set(answers[1]) == {"prompt_tokens", "tokens", "text", "ended"}
+
+
+def test_a_prompt_that_is_no_utf8(folder, tmp_path):
+    options = {"generate": True, "seq": 32, "prompts": [16], "output_folder": tmp_path}
+    pef = sw.compile(folder, pef_name="bytes", **options)
+    done = subprocess.run(
+        [sys.executable, "-m", "shardwright", "generate", pef.path, "--prompt", b"a\xffb"],
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_mistakes_of_the_command_line(llama):

@@ -7,6 +7,7 @@ import math
 import secrets
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -186,7 +187,7 @@ def _include_usage(body: Mapping[str, Any]) -> bool:
     return options.get("include_usage", False)
 
 
-class _Endpoint:
+class _Endpoint(ABC):
     """What the two ways to ask for text differ in."""
 
     prompt: str  # the field that it stands in
@@ -195,8 +196,8 @@ class _Endpoint:
     id_prefix: str
     default_max_tokens: int | None  # None: as many as the cache holds
 
-    def tokens(self, value: Any, tokenizer: Tokenizer, limits: Limits) -> list[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def tokens(self, value: Any, tokenizer: Tokenizer, limits: Limits) -> list[int]: ...
 
     def parse(self, body: dict[str, Any], tokenizer: Tokenizer, limits: Limits) -> Call:
         """Throws ApiError."""
@@ -241,8 +242,8 @@ class _Endpoint:
             )
         return limits.length - len(tokens) + 1  # the last token need not be in the cache
 
-    def choice(self, text: str, reason: str | None) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def choice(self, text: str, reason: str | None) -> dict[str, Any]: ...
 
     def opening(self) -> list[dict[str, Any]]:
         """Choices of the chunks before the first text."""
