@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from program import error, run
@@ -13,7 +14,7 @@ from zoo import ZOO
 import shardwright as sw
 from shardwright import ShardwrightError, capture, huggingface
 
-LENGTH, NEW = 64, 24
+LENGTH, NEW = 64, 32
 MODELS = [
     "llama_9_3",
     "llama_5_1",
@@ -52,6 +53,15 @@ def greedy(model, prompt: list[int], count: int) -> tuple[list[int], list[float]
     return ids[len(prompt) :], gaps
 
 
+def transformers_own(model, prompt: list[int], count: int) -> list[int]:
+    """Greedy tokens by transformers' `generate`, with its own cache."""
+    model.generation_config.eos_token_id = None
+    tokens = model.generate(
+        torch.tensor([prompt]), max_new_tokens=count, do_sample=False, pad_token_id=0
+    )
+    return tokens[0, len(prompt) :].tolist()
+
+
 def check_same(got: list[int], want: tuple[list[int], list[float]], what: str, near=1e-4) -> None:
     """Equal up to the first near-tie."""
     tokens, gaps = want
@@ -70,10 +80,12 @@ def continued(session, prompts, count=NEW, **options) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_equals_pytorch_without_a_cache(name, tmp_path):
+def test_equals_pytorch_without_a_cache_and_transformers_with_one(name, tmp_path):
     model = by_name(name).model()
     want = [greedy(model, prompt, NEW) for prompt in PROMPTS]
-    for mode, chips in (("weight", [1, 2, 3, 4, 5]), ("batch", [2, 3])):
+    for row, prompt in enumerate(PROMPTS):
+        check_same(transformers_own(model, prompt, NEW), want[row], f"transformers, prompt {row}")
+    for mode, chips in (("weight", [1, 2, 3, 4, 5, 8]), ("batch", [2, 3])):
         pef = compiled(model, tmp_path, tensor_parallel=mode, n_chips=chips, pef_name=mode)
         for n in chips:
             got = continued(sw.load(pef, n_chips=n), PROMPTS)
@@ -88,13 +100,27 @@ def llama(tmp_path_factory):
     return model, compiled(model, folder, tensor_parallel="weight", n_chips=[1, 2], pef_name="g")
 
 
-def test_one_piece_many_pieces_or_token_by_token(tmp_path):
-    model = by_name("mistral").model()  # its window is shorter than the prompt
+def token_by_token(session, prompt: list[int], count: int) -> list[int]:
+    """The prompt goes through the decode graph, too, one token a run."""
+    tokens = list(prompt)
+    for place in range(len(prompt) + count - 1):
+        inputs = {"input_ids": [[tokens[place]]], "position": [[place]]}
+        logits = session.run({k: np.array(v) for k, v in inputs.items()}, "decode")["logits"]
+        if place + 1 >= len(prompt):
+            tokens.append(int(logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
+
+
+# The windows of mistral and gemma3 are shorter than the prompt; gpt2 adds positions, has no rope.
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "llama_9_3", "gpt2"])
+def test_one_piece_many_pieces_or_token_by_token(name, tmp_path):
+    model = by_name(name).model()
     want = greedy(model, PROMPTS[2], NEW)
     for prompts in ((32,), (8,), (2,)):
         pef = compiled(model, tmp_path, batch=1, prompts=prompts, pef_name=f"p{prompts[0]}")
         tokens = list(sw.load(pef).generate(PROMPTS[2], max_new_tokens=NEW, stop_tokens=[]))
         check_same(tokens, want, f"pieces of {prompts[0]}")
+    check_same(token_by_token(sw.load(pef), PROMPTS[2], NEW), want, "token by token")
 
 
 def test_the_cache_is_split_and_takes_no_room_in_the_file(llama, tmp_path):

@@ -16,6 +16,7 @@ from program import error
 from serving import Server, until, write_model
 
 import shardwright as sw
+from shardwright import huggingface
 
 LENGTH, SLOTS = 64, 3
 TEXT = "the cat sat"
@@ -364,25 +365,59 @@ def test_mistakes_of_the_command_line(pef, tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_requests(server):
-    """With clients that go, nonsense, and prompts too long: each gets its answer, nothing is left
-    behind."""
+    want = {TEXT: completed(server, max_tokens=8).choices[0].text}
+    check_a_thousand_requests(server, want, max_tokens=8, too_long="x" * 100)
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_to_smollm2(tmp_path):
+    """The real model, whose steps take long enough for requests to meet in its slots."""
+    pef = sw.compile(
+        huggingface.smollm2(),
+        pef_name="smollm2",
+        generate=True,
+        precision="bf16",
+        batch_size=8,
+        seq=32,
+        prompts=[8],
+        output_folder=tmp_path,
+        tensor_parallel="weight",
+        n_chips=2,
+    )
+    prompts = ["The capital of France is", "Once upon a time", "Water boils at", "1, 2, 3, 5,"]
+    server, alone = Server(pef), {}
+    for prompt in prompts:
+        answer = server.client.completions.create(
+            model="smollm2", prompt=prompt, max_tokens=3, temperature=0
+        )
+        alone[prompt] = answer.choices[0].text
+    assert len(set(alone.values())) == len(prompts), "a mix-up would be seen"
+    check_a_thousand_requests(server, alone, max_tokens=3, too_long="word " * 100)
+    assert server.end() == 0
+
+
+def check_a_thousand_requests(server, want: dict[str, str], *, max_tokens: int, too_long: str):
+    """Sixteen at once, with clients that go, nonsense, and prompts too long: each gets its answer,
+    `want` by prompt, and nothing is left behind."""
     seed = random.randrange(2**32)
     print("seed", seed)
-    body = {"prompt": TEXT, "temperature": 0, "max_tokens": 8}
-    want = completed(server, max_tokens=8).choices[0].text
     lock, done = threading.Lock(), {}
 
     def ask(i: int) -> None:
-        kind = random.Random(seed + i).choice(["text"] * 4 + ["gone", "stream gone", "bad", "long"])
+        chance = random.Random(seed + i)
+        kind = chance.choice(["text"] * 4 + ["gone", "stream gone", "bad", "long"])
+        prompt = chance.choice(list(want))
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": max_tokens}
         if kind == "text":
             status, text = server.request("POST", "/v1/completions", json.dumps(body))
-            assert status == 200 and json.loads(text)["choices"][0]["text"] == want
+            assert status == 200 and json.loads(text)["choices"][0]["text"] == want[prompt]
         elif kind == "bad":
             assert server.refused(b'{"prompt": ')[0] == 400
         elif kind == "long":
-            assert server.refused(body | {"prompt": "x" * 100})[0] == 400
+            assert server.refused(body | {"prompt": too_long})[0] == 400
         else:
-            server.begin(body | {"max_tokens": 50, "stream": kind == "stream gone"}).close()
+            gone = body | {"max_tokens": 5 * max_tokens, "stream": kind == "stream gone"}
+            server.begin(gone).close()
         with lock:
             done[kind] = done.get(kind, 0) + 1
 
