@@ -36,30 +36,29 @@ def by_name(name: str):
     return next(entry for entry in ZOO if entry.name == name)
 
 
-def compiled(model, folder, *, batch=3, prompts=(8, 16), **options):
+def captured(model, folder, *, batch=3, prompts=(8, 16)):
     programs = huggingface.capture_generate(model, batch, LENGTH, prompts)
-    path = capture.save(programs, folder / f"{'_'.join(map(str, prompts))}.pt2")
+    return capture.save(programs, folder / f"{'_'.join(map(str, prompts))}.pt2")
+
+
+def compiled(model, folder, *, batch=3, prompts=(8, 16), **options):
+    path = captured(model, folder, batch=batch, prompts=prompts)
     return sw.compile(path, generate=True, output_folder=folder, **options)
 
 
 def greedy(model, prompt: list[int], count: int) -> tuple[list[int], list[float]]:
-    """Tokens by PyTorch without any cache, and how far the likeliest was ahead of the next."""
-    ids, gaps = list(prompt), []
-    with torch.no_grad():
-        for _ in range(count):
-            top = model(torch.tensor([ids]), use_cache=False).logits[0, -1].topk(2)
-            gaps.append((top.values[0] - top.values[1]).item())
-            ids.append(top.indices[0].item())
-    return ids[len(prompt) :], gaps
-
-
-def transformers_own(model, prompt: list[int], count: int) -> list[int]:
-    """Greedy tokens by transformers' `generate`, with its own cache."""
+    """Tokens by transformers' `generate`, and how far the likeliest was ahead of the next by
+    PyTorch without any cache, to which each must be the likeliest, too."""
     model.generation_config.eos_token_id = None
-    tokens = model.generate(
+    ids = model.generate(
         torch.tensor([prompt]), max_new_tokens=count, do_sample=False, pad_token_id=0
     )
-    return tokens[0, len(prompt) :].tolist()
+    with torch.no_grad():
+        top = model(ids[:, :-1], use_cache=False).logits[0, len(prompt) - 1 :].topk(2)
+    gaps = (top.values[:, 0] - top.values[:, 1]).tolist()
+    tokens = ids[0, len(prompt) :].tolist()
+    check_same(tokens, (top.indices[:, 0].tolist(), gaps), f"transformers for {prompt}")
+    return tokens, gaps
 
 
 def check_same(got: list[int], want: tuple[list[int], list[float]], what: str, near=1e-4) -> None:
@@ -83,10 +82,10 @@ def continued(session, prompts, count=NEW, **options) -> list[list[int]]:
 def test_equals_pytorch_without_a_cache_and_transformers_with_one(name, tmp_path):
     model = by_name(name).model()
     want = [greedy(model, prompt, NEW) for prompt in PROMPTS]
-    for row, prompt in enumerate(PROMPTS):
-        check_same(transformers_own(model, prompt, NEW), want[row], f"transformers, prompt {row}")
+    path = captured(model, tmp_path)
     for mode, chips in (("weight", [1, 2, 3, 4, 5, 8]), ("batch", [2, 3])):
-        pef = compiled(model, tmp_path, tensor_parallel=mode, n_chips=chips, pef_name=mode)
+        options = {"tensor_parallel": mode, "n_chips": chips, "pef_name": mode}
+        pef = sw.compile(path, generate=True, output_folder=tmp_path, **options)
         for n in chips:
             got = continued(sw.load(pef, n_chips=n), PROMPTS)
             for row, tokens in enumerate(got):
@@ -116,10 +115,13 @@ def token_by_token(session, prompt: list[int], count: int) -> list[int]:
 def test_one_piece_many_pieces_or_token_by_token(name, tmp_path):
     model = by_name(name).model()
     want = greedy(model, PROMPTS[2], NEW)
-    for prompts in ((32,), (8,), (2,)):
-        pef = compiled(model, tmp_path, batch=1, prompts=prompts, pef_name=f"p{prompts[0]}")
+    programs = huggingface.capture_generate(model, 1, LENGTH, (2, 8, 32))
+    for pieces in (32, 8, 2):
+        two = {name: programs[name] for name in ("decode", f"prompt_{pieces}")}
+        path = capture.save(two, tmp_path / f"{pieces}.pt2")
+        pef = sw.compile(path, generate=True, output_folder=tmp_path)
         tokens = list(sw.load(pef).generate(PROMPTS[2], max_new_tokens=NEW, stop_tokens=[]))
-        check_same(tokens, want, f"pieces of {prompts[0]}")
+        check_same(tokens, want, f"pieces of {pieces}")
     check_same(token_by_token(sw.load(pef), PROMPTS[2], NEW), want, "token by token")
 
 
