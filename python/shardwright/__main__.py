@@ -1,6 +1,12 @@
 # python -m shardwright: the shardwright command, from the Python package.
 import os
 import sys
+from collections.abc import Sequence
+
+
+def as_text(argv: Sequence[str]) -> list[str]:
+    """What is no UTF-8 stands in sys.argv as lone surrogates, which are no text: U+FFFD instead."""
+    return [os.fsencode(arg).decode(errors="replace") for arg in argv]
 
 
 def main() -> int:
@@ -9,9 +15,7 @@ def main() -> int:
     os.environ.setdefault(
         "SHARDWRIGHT_PYTHON", sys.executable
     )  # what captures a Hugging Face folder
-    # What is no UTF-8 stands in sys.argv as lone surrogates, which are no text.
-    args = [os.fsencode(arg).decode(errors="replace") for arg in sys.argv[1:]]
-    return _core.cli(["shardwright", *args], None)
+    return _core.cli(["shardwright", *as_text(sys.argv[1:])], None)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from . import capture
+from .__main__ import as_text
 from .errors import ShardwrightError
 from .session import to_core
 
@@ -64,7 +65,7 @@ def main(
         add_arguments(parser.add_argument_group(f"options of {_script()}"))
     own, rest = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory(prefix="shardwright-") as folder:
-        status = _core.cli([_script(), *rest], provider(model, own, Path(folder)))
+        status = _core.cli(as_text([_script(), *rest]), provider(model, own, Path(folder)))
     if add_arguments and {"-h", "--help"} & set(rest):
         print("\n" + parser.format_help().strip())
     sys.exit(status)

@@ -1,6 +1,8 @@
 # The model-script door: what the command line gets from a model.py, with a stand-in for the module.
 import argparse
 import json
+import os
+import subprocess
 import sys
 import types
 
@@ -99,3 +101,23 @@ def test_dtype_that_no_chip_knows():
         ShardwrightError, match="input 'x' has dtype complex64; these work: float32"
     ):
         session.to_core("x", np.zeros(2, np.complex64))
+
+
+SCRIPT = """
+import shardwright.app
+from zoo import Mlp, features
+
+shardwright.app.main(lambda args: (Mlp(), features(args.batch_size)))
+"""
+
+
+def test_arguments_that_are_no_utf8_are_refused_without_a_traceback(tmp_path):
+    (tmp_path / "model.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "model.py", "compile", b"--a\xffb"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.path.dirname(__file__)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and "--a\ufffdb" in done.stderr
