@@ -164,6 +164,7 @@ const OpDef floor_divide{
     .name = "floor_divide",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
+    .gradient = "",
     .reference = division_reference<floor_divided>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
@@ -175,6 +176,7 @@ const OpDef remainder{
     .name = "remainder",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
+    .gradient = "dx = dy; dother = neg(mul(dy, floor_divide(x, other)))",
     .reference = division_reference<remainder_of>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
@@ -186,6 +188,9 @@ const OpDef pow{
     .name = "pow",
     .arguments = "x[self], exponent",
     .rule_for = elementwise_rule,
+    .gradient =
+        "dx = mul(dy, mul(exponent, pow(x, sub(exponent, 1.0)))); dexponent = mul(dy, mul(y, "
+        "log(x)))",
     .reference = elementwise_reference<power>,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,
@@ -201,6 +206,9 @@ const OpDef maximum{
     .name = "maximum",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
+    .gradient =
+        "h = mul(dy, 0.5); e = where(eq(x, other), h, 0.0); dx = where(gt(x, other), dy, e); "
+        "dother = where(lt(x, other), dy, e)",
     .reference = elementwise_reference<larger>,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,
@@ -215,6 +223,9 @@ const OpDef minimum{
     .name = "minimum",
     .arguments = "x[self], other",
     .rule_for = elementwise_rule,
+    .gradient =
+        "h = mul(dy, 0.5); e = where(eq(x, other), h, 0.0); dx = where(lt(x, other), dy, e); "
+        "dother = where(gt(x, other), dy, e)",
     .reference = elementwise_reference<smaller>,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,

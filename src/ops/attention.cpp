@@ -1,10 +1,11 @@
 // attention: y = softmax(query key^T * scale + mask) value, with several query heads per KV head.
 #include "kernels/cpu/attention.h"
 
-#include <cmath>
+#include <tuple>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "ops/attention_rows.h"
 #include "ops/build.h"
 #include "ops/table.h"
 
@@ -17,25 +18,6 @@ enum Operand : size_t { kQuery = 0, kKey = 1, kValue = 2, kMask = 3, kPosition =
 
 bool has(OperandTypes operands, Operand operand) {
   return operands.size() > operand && operands[operand];
-}
-
-// Query heads per KV head, from the attribute or, on whole tensors, from the types. (A chip can't
-// tell: 5 of 9 query heads use 2 of 3 KV heads.)
-int64_t group_of(const Attrs& attrs, OperandTypes operands) {
-  const int64_t stated = attrs.integer("group", 0);
-  if (stated > 0) return stated;
-  const Shape& q = operands[kQuery]->shape;
-  const Shape& k = operands[kKey]->shape;
-  if (q.size() < 3 || k.size() != q.size()) return 1;
-  const int64_t q_heads = q[q.size() - 3];
-  const int64_t kv_heads = k[k.size() - 3];
-  if (q_heads == kv_heads) return 1;
-  if (kv_heads > 0 && q_heads % kv_heads == 0 &&
-      (attrs.boolean("enable_gqa", false) || kv_heads == 1))
-    return q_heads / kv_heads;
-  fail(ErrorCode::kUsage, "query has " + std::to_string(q_heads) + " heads and key has " +
-                              std::to_string(kv_heads) +
-                              "; the first must be the second, or a multiple with enable_gqa=True");
 }
 
 void check_operands(const Attrs& attrs, OperandTypes operands) {
@@ -67,39 +49,12 @@ void check_operands(const Attrs& attrs, OperandTypes operands) {
 
 std::string attention_rule(const Attrs& attrs, OperandTypes operands) {
   check_operands(attrs, operands);
-  const Shape& q = operands[kQuery]->shape;
-  const size_t ndim = q.size();
-  const int64_t group = group_of(attrs, operands);
-  const std::string_view letters[] = {"b", "h"};
-  const std::string kv_head = group == 1 ? "h" : "h/" + std::to_string(group);
-  std::vector<std::string> query;
-  std::vector<std::string> key;
-  for (size_t i = ndim > 3 ? 0 : 1; i < 2 && ndim > 2; ++i) {
-    query.emplace_back(letters[i]);
-    key.push_back(i == 1 ? kv_head : "b");
-  }
-  std::vector<std::string> value = key;
-  std::vector<std::string> result = query;
-  query.insert(query.end(), {"q", "d"});
-  key.insert(key.end(), {"k", "d"});
-  value.insert(value.end(), {"k", "e"});
-  result.insert(result.end(), {"q", "e"});
-  std::string mask = "-";
-  if (has(operands, kMask)) {
-    const Shape& shape = operands[kMask]->shape;
-    std::vector<std::string> scores = query;
-    scores.back() = "k";
-    std::vector<std::string> words(scores.end() - static_cast<std::ptrdiff_t>(shape.size()),
-                                   scores.end());
-    for (size_t i = 0; i < words.size(); ++i)
-      if (shape[i] == 1) words[i] = "1";
-    mask = join_words(words);
-  }
-  return join_words(query) + ", " + join_words(key) + ", " + join_words(value) + ", " + mask +
+  const AttentionWords words = attention_words(attrs, operands);
+  return words.query + ", " + words.key + ", " + words.value + ", " + words.mask +
          (has(operands, kPosition)      ? ", b q"
           : operands.size() > kPosition ? ", -"
                                         : "") +
-         " -> " + join_words(result) + "; k d e: whole";
+         " -> " + words.result + "; k d e: whole";
 }
 
 // Canonical attention says its group, so that chips with uneven heads know it.
@@ -111,102 +66,43 @@ std::string attention_expansion(const Attrs& attrs, OperandTypes operands) {
   if (attrs.boolean("is_causal", false)) text += ", is_causal=true";
   if (attrs.has("scale")) text += ", scale=" + to_string(*attrs.find("scale"));
   if (attrs.integer("window", 0) > 0) text += ", window=" + std::to_string(attrs.integer("window"));
-  return text + ", group=" + std::to_string(group_of(attrs, operands)) + ")";
+  return text + ", group=" + std::to_string(attention_group(attrs, operands)) + ")";
 }
 
 std::vector<DType> attention_dtypes(const Attrs&, OperandTypes operands) {
   return {common_dtype(attention, operands.subspan(0, 3))};
 }
 
-// A tensor of fewer than four dims as four: dims of size 1 before, stride 0.
-struct FourDims {
-  int64_t size[4] = {1, 1, 1, 1};
-  int64_t stride[4] = {0, 0, 0, 0};
-};
-FourDims four_dims(const Shape& shape, const Strides& strides) {
-  FourDims four;
-  const size_t missing = 4 - shape.size();
-  for (size_t i = 0; i < shape.size(); ++i) {
-    four.size[missing + i] = shape[i];
-    if (shape[i] != 1) four.stride[missing + i] = strides[i];
-  }
-  return four;
-}
-FourDims four_dims(const RefTensor& tensor) {
-  return four_dims(tensor.type.shape, contiguous_strides(tensor.type.shape));
-}
-
-double scale_of(const Attrs& attrs, int64_t qk_size) {
-  if (attrs.has("scale")) return attrs.number("scale");
-  return 1 / std::sqrt(static_cast<double>(qk_size));
-}
-
-// exp(score - largest) / sum in place; zeros if no key is seen.
-void softmax_row(std::vector<double>& scores) {
-  double largest = -INFINITY;
-  for (const double score : scores) largest = std::max(largest, score);
-  double total = 0;
-  for (double& score : scores) {
-    score = std::isinf(largest) && largest < 0 ? 0 : std::exp(score - largest);
-    total += score;
-  }
-  for (double& score : scores) score = total > 0 ? score / total : 0;
-}
-
 void attention_reference(const RefCall& call) {
-  const FourDims q = four_dims(call.in(kQuery));
-  const FourDims k = four_dims(call.in(kKey));
-  const FourDims v = four_dims(call.in(kValue));
-  const FourDims mask = call.has(kMask) ? four_dims(call.in(kMask)) : FourDims{};
-  const FourDims out = four_dims(call.out());
-  const std::optional<TensorType> heads[] = {call.in(kQuery).type, call.in(kKey).type};
-  const int64_t group = group_of(call.attrs, heads);
-  const int64_t head_begin = call.begin("h");
-  const bool causal = call.attrs.boolean("is_causal", false);
-  const int64_t window = call.attrs.integer("window", 0);
-  const double scale = scale_of(call.attrs, q.size[3]);
-  const auto at = [](const RefTensor& tensor, const FourDims& dims, int64_t b, int64_t h, int64_t s,
-                     int64_t d) {
-    return tensor.data[static_cast<size_t>(b * dims.stride[0] + h * dims.stride[1] +
-                                           s * dims.stride[2] + d * dims.stride[3])];
-  };
-  std::vector<double> scores(static_cast<size_t>(k.size[2]));
-  const Shape rows{q.size[0], q.size[1], q.size[2]};
-  if (element_count(rows) == 0) return;
+  const AttentionRows rows(call, 0);
+  const FourDims out(call.out());
+  std::vector<double> weights;
+  const Shape shape{rows.q.size[0], rows.q.size[1], rows.q.size[2]};
+  if (element_count(shape) == 0) return;
   std::vector<int64_t> row(3, 0);
   do {
-    const int64_t b = row[0];
-    const int64_t h = row[1];
-    const int64_t i = row[2];
-    const int64_t kv = (head_begin + h) / group - head_begin / group;
-    for (int64_t j = 0; j < k.size[2]; ++j) {
-      double score = 0;
-      for (int64_t d = 0; d < q.size[3]; ++d)
-        score += at(call.in(kQuery), q, b, h, i, d) * at(call.in(kKey), k, b, kv, j, d);
-      score *= scale;
-      if (call.has(kMask)) {
-        const double m = at(call.in(kMask), mask, b, h, i, j);
-        const bool boolean = call.in(kMask).type.dtype == DType::kBool;
-        score = !boolean ? score + m : m != 0 ? score : -INFINITY;
-      }
-      if (causal && j > call.begin("q") + i) score = -INFINITY;
-      if (call.has(kPosition)) {
-        const double p = call.in(kPosition).data[static_cast<size_t>(b * q.size[2] + i)];
-        const auto key = static_cast<double>(j);
-        if (key > p || (window > 0 && key <= p - static_cast<double>(window))) score = -INFINITY;
-      }
-      scores[static_cast<size_t>(j)] = score;
-    }
-    softmax_row(scores);
-    for (int64_t e = 0; e < v.size[3]; ++e) {
+    const auto [b, h, i] = std::tuple(row[0], row[1], row[2]);
+    const int64_t kv = rows.kv_head(h);
+    rows.probabilities(b, h, i, weights);
+    for (int64_t e = 0; e < rows.v.size[3]; ++e) {
       double total = 0;
-      for (int64_t j = 0; j < k.size[2]; ++j)
-        if (scores[static_cast<size_t>(j)] != 0)
-          total += scores[static_cast<size_t>(j)] * at(call.in(kValue), v, b, kv, j, e);
-      call.out().data[static_cast<size_t>(b * out.stride[0] + h * out.stride[1] +
-                                          i * out.stride[2] + e * out.stride[3])] = total;
+      for (int64_t j = 0; j < rows.k.size[2]; ++j)
+        if (const double weight = weights[static_cast<size_t>(j)]; weight != 0)
+          total += weight * call.in(kValue).data[rows.v.at(b, kv, j, e)];
+      call.out().data[out.at(b, h, i, e)] = total;
     }
-  } while (next_index(rows, row));
+  } while (next_index(shape, row));
+}
+
+// An attention over a KV cache (position) is for generating text; nobody trains through it.
+std::string attention_gradient_text(const Attrs& attrs, OperandTypes operands) {
+  if (has(operands, kPosition))
+    fail(ErrorCode::kUnsupported, "attention over a KV cache has no gradient");
+  std::string text = "dquery, dkey, dvalue = attention_gradient(dy, query, key, value, ";
+  text += has(operands, kMask) ? "attn_mask" : "-";
+  if (attrs.boolean("is_causal", false)) text += ", is_causal=true";
+  if (attrs.has("scale")) text += ", scale=" + to_string(*attrs.find("scale"));
+  return text + ", group=" + std::to_string(attention_group(attrs, operands)) + ")";
 }
 
 class AttentionKernel : public Kernel {
@@ -228,7 +124,7 @@ class AttentionKernel : public Kernel {
     args_.k = tensor_of(k);
     args_.v = tensor_of(v);
     args_.out = tensor_of(four_dims(spec.results[0]));
-    args_.scale = static_cast<float>(scale_of(attrs, args_.qk_size));
+    args_.scale = static_cast<float>(attention_scale(attrs, args_.qk_size));
     args_.causal = attrs.boolean("is_causal", false);
     args_.query_begin = spec.begin("q");
     args_.head_begin = spec.begin("h");
@@ -264,9 +160,7 @@ class AttentionKernel : public Kernel {
   }
 
  private:
-  static FourDims four_dims(const OperandSpec& spec) {
-    return ops::four_dims(spec.type.shape, spec.strides);
-  }
+  static FourDims four_dims(const OperandSpec& spec) { return {spec.type.shape, spec.strides}; }
   static kernels::AttentionTensor tensor_of(const FourDims& dims) {
     return {.batch_stride = dims.stride[0],
             .head_stride = dims.stride[1],
@@ -313,6 +207,7 @@ const OpDef attention{
     .rule_for = attention_rule,
     .linear = {"value"},
     .result_dtypes = attention_dtypes,
+    .gradient_for = attention_gradient_text,
     .expansion_for = attention_expansion,
     .reference = attention_reference,
     .make_kernel = make_attention,

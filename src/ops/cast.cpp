@@ -35,6 +35,7 @@ const OpDef cast{
     .arguments = "x[self], dtype: dtype?",
     .rule_for = elementwise_rule,
     .result_dtypes = cast_dtype,
+    .gradient = "dx = dy",
     .reference = cast_reference,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,

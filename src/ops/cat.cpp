@@ -82,6 +82,23 @@ void cat_reference(const RefCall& call) {
   }
 }
 
+std::string cat_gradient(const Attrs& attrs, OperandTypes operands) {
+  const Shape& shape = model_shape(operands);
+  const int64_t dim = normal_dim(attrs.integer("dim", 0), static_cast<int>(shape.size()));
+  std::string text;
+  int64_t begin = 0;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const int64_t size =
+        is_nothing(*operands[i]) ? 0 : operands[i]->shape[static_cast<size_t>(dim)];
+    text += (text.empty() ? "dxs" : "; dxs") + std::to_string(i) +
+            " = reshape(slice(dy, dim=" + std::to_string(dim) + ", start=" + std::to_string(begin) +
+            ", end=" + std::to_string(begin + size) + "), shape=" + ints_text(operands[i]->shape) +
+            ")";
+    begin += size;
+  }
+  return text;
+}
+
 Shape stacked(const Attrs& attrs, Shape shape, int64_t count, size_t* dim) {
   *dim =
       static_cast<size_t>(normal_dim(attrs.integer("dim", 0), static_cast<int>(shape.size()) + 1));
@@ -112,6 +129,7 @@ const OpDef cat{
     .arguments = "xs[tensors]: tensors, dim: int = 0",
     .rule_for = cat_rule,
     .linear = {"xs"},
+    .gradient_for = cat_gradient,
     .reference = cat_reference,
     .make_kernel = make_cat,
     .operand_strides = Strided::kAny,

@@ -62,7 +62,8 @@ std::string cast_text(const std::string& text, DType from, DType to) {
 
 // log sum_c exp(x_c - m) - (x_target - m) with m = max_c x_c. Where the classes are split over
 // chips, these are three small exchanges: of the maximum, the sum, and x_target. A row whose target
-// is ignored counts 0. In f32, rounded once.
+// is ignored counts 0. In f32, rounded once. The maximum cancels: its gradient is 0, and not worked
+// out.
 std::string loss_expansion(const Attrs& attrs, OperandTypes operands) {
   const Shape& shape = operands[0]->shape;
   const DType own = operands[0]->dtype;
@@ -78,8 +79,8 @@ std::string loss_expansion(const Attrs& attrs, OperandTypes operands) {
   const std::string ignored = std::to_string(attrs.integer("ignore_index"));
   const std::string over = ", dim=[-1], keepdim=true)";
   std::string text = "a = " + x + "; c = unsqueeze(target, dim=-1); counts = ne(c, " + ignored +
-                     "); w = " + cast_text("a", own, inner) + "; m = amax(w" + over +
-                     "; s = log(sum(exp(sub(w, m))" + over + ")" +
+                     "); w = " + cast_text("a", own, inner) + "; m = detach(amax(w" + over +
+                     "); s = log(sum(exp(sub(w, m))" + over + ")" +
                      "; p = " + cast_text("gather(a, c, dim=-1)", own, inner) +
                      "; l = where(counts, sub(s, sub(p, m)), 0.0); ";
   switch (reduction_of(attrs)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "kernels/cpu/gemm.h"
 #include "ops/build.h"
 #include "ops/lookup.h"
@@ -27,6 +28,77 @@ void embedding_reference(const RefCall& call) {
       call.out().data[t * static_cast<size_t>(width) + static_cast<size_t>(d)] =
           weight.data[static_cast<size_t>(row * width + d)];
   }
+}
+
+std::string embedding_gradient_text(const Attrs& attrs, OperandTypes operands) {
+  if (attrs.boolean("scale_grad_by_freq", false))
+    throw Error(ErrorCode::kUnsupported, "scale_grad_by_freq=True has no gradient yet");
+  return "dweight = embedding_gradient(dy, indices, num_embeddings=" +
+         std::to_string(operands[0]->shape[0]) +
+         ", padding_idx=" + std::to_string(attrs.integer("padding_idx", -1)) + ")";
+}
+
+std::string embedding_gradient_rule(const Attrs& attrs, OperandTypes operands) {
+  check_index_type("indices", *operands[1]);
+  return "t... d, t... -> v=" + std::to_string(attrs.integer("num_embeddings")) + " d; t...: sum";
+}
+
+void embedding_gradient_reference(const RefCall& call) {
+  const RefTensor& dy = call.in(0);
+  const RefTensor& ids = call.in(1);
+  RefTensor& dweight = call.out();
+  const auto width = static_cast<size_t>(dweight.size(1));
+  for (size_t t = 0; t < ids.data.size(); ++t) {
+    const auto id = static_cast<int64_t>(ids.data[t]);
+    const int64_t row = id - call.begin("v");
+    if (row < 0 || row >= dweight.size(0) || id == call.attrs.integer("padding_idx")) continue;
+    for (size_t d = 0; d < width; ++d)
+      dweight.data[static_cast<size_t>(row) * width + d] += dy.data[t * width + d];
+  }
+}
+
+// A thread has its own columns of every row: no two write the same element, and ids are added in
+// their order.
+class EmbeddingGradientKernel : public Kernel {
+ public:
+  explicit EmbeddingGradientKernel(const KernelSpec& spec)
+      : dy_(rows_of(spec.operands[0])),
+        dweight_(rows_of(spec.results[0])),
+        ids_dtype_(spec.operands[1].type.dtype),
+        begin_(spec.begin("v")),
+        padding_(spec.attrs->integer("padding_idx")) {}
+
+  void run(Member& member, const void* const* operands, void* const* results,
+           void* /*scratch*/) const noexcept override {
+    const Range columns = member.share(dweight_.size, 16);
+    auto* dweight = static_cast<float*>(results[0]);
+    for (int64_t row = 0; row < dweight_.count; ++row)
+      std::fill(dweight + row * dweight_.stride + columns.begin,
+                dweight + row * dweight_.stride + columns.end, 0.0F);
+    const auto* dy = static_cast<const float*>(operands[0]);
+    for (int64_t t = 0; t < dy_.count; ++t) {
+      const int64_t id = ids_dtype_ == DType::kI32 ? static_cast<const int32_t*>(operands[1])[t]
+                                                   : static_cast<const int64_t*>(operands[1])[t];
+      const int64_t row = id - begin_;
+      if (row < 0 || row >= dweight_.count || id == padding_) continue;
+      for (int64_t d = columns.begin; d < columns.end; ++d)
+        dweight[row * dweight_.stride + d] += dy[t * dy_.stride + d];
+    }
+  }
+
+ private:
+  RowsOf dy_;
+  RowsOf dweight_;
+  DType ids_dtype_;
+  int64_t begin_;
+  int64_t padding_;
+};
+
+std::unique_ptr<Kernel> make_embedding_gradient(const KernelSpec& spec) {
+  const OperandSpec& ids = spec.operands[1];
+  const bool plain = ids.strides == contiguous_strides(ids.type.shape);
+  if (spec.results[0].type.dtype != DType::kF32 || !plain) return make_reference_kernel(spec);
+  return std::make_unique<EmbeddingGradientKernel>(spec);
 }
 
 std::vector<DType> embedding_int8_dtypes(const Attrs& attrs, OperandTypes operands) {
@@ -166,6 +238,7 @@ const OpDef embedding{
     .rule = "v d, t... -> t... d; v: sum",
     .linear = {"weight"},
     .result_dtypes = embedding_dtypes,
+    .gradient_for = embedding_gradient_text,
     .reference = embedding_reference,
     .make_kernel = make_embedding,
     .operand_strides = Strided::kAny,
@@ -174,6 +247,22 @@ const OpDef embedding{
     .samples = {"weight: f32[37, 9], indices: i64[2, 5] < 37",
                 "weight: bf16[70, 33], indices: i32[7] < 70",
                 "weight: f16[5, 4], indices: i64[] < 5"},
+};
+
+// Of embedding: dweight[v, d] = sum of dy[t..., d] over the t whose id is v; padding_idx gets none.
+const OpDef embedding_gradient{
+    .name = "embedding_gradient",
+    .arguments = "dy, indices, num_embeddings: int, padding_idx: int = -1",
+    .rule_for = embedding_gradient_rule,
+    .linear = {"dy"},
+    .result_dtypes = first_dtype,
+    .reference = embedding_gradient_reference,
+    .make_kernel = make_embedding_gradient,
+    .operand_strides = Strided::kRows,
+    .result_strides = Strided::kRows,
+    .samples = {"dy: f32[2, 5, 9], indices: i64[2, 5] < 37, num_embeddings=37",
+                "dy: f32[40, 33], indices: i32[40] < 7, num_embeddings=7, padding_idx=3",
+                "dy: bf16[7, 4], indices: i64[7] < 5, num_embeddings=5"},
 };
 
 const OpDef embedding_int8{

@@ -1,4 +1,5 @@
-// expand: dimensions of size 1 repeated without a copy; clone: the same tensor; broadcast_tensors.
+// expand: dimensions of size 1 repeated without a copy; clone, detach: the same tensor;
+// broadcast_tensors.
 #include "base/error.h"
 #include "ops/build.h"
 #include "ops/copy.h"
@@ -85,6 +86,7 @@ const OpDef expand{
     .arguments = "x[self], shape[size]: ints",
     .rule_for = expand_rule,
     .linear = {"x"},
+    .gradient = "dx = dy",
     .reference = expand_reference,
     .make_kernel = make_view_copy,
     .operand_strides = Strided::kAny,
@@ -96,7 +98,7 @@ const OpDef expand{
 
 const OpDef clone{
     .name = "clone",
-    .aliases = {"alias", "contiguous", "detach", "lift_fresh_copy", "lift_fresh"},
+    .aliases = {"alias", "contiguous", "lift_fresh_copy", "lift_fresh"},
     .arguments = "x[self]",
     .rule_for = elementwise_rule,
     .linear = {"x"},
@@ -107,6 +109,21 @@ const OpDef clone{
     .result_strides = Strided::kAny,
     .view = clone_view,
     .samples = {"x: f32[3, 5, 7]", "x: i64[9]"},
+};
+
+// The same tensor, through which no gradient flows. Only a graph with a loss keeps it.
+const OpDef detach{
+    .name = "detach",
+    .arguments = "x[self]",
+    .rule_for = elementwise_rule,
+    .linear = {"x"},
+    .gradient = "",
+    .reference = clone_reference,
+    .make_kernel = make_view_copy,
+    .operand_strides = Strided::kAny,
+    .result_strides = Strided::kAny,
+    .view = clone_view,
+    .samples = {"x: f32[3, 5, 7]"},
 };
 
 const OpDef broadcast_tensors{

@@ -150,6 +150,18 @@ std::unique_ptr<Kernel> make_index(const KernelSpec& spec) {
   return make_lookup_kernel(lookup);
 }
 
+std::string index_gradient(const Attrs&, OperandTypes operands) {
+  if (operands.size() != 2 || !operands[1])
+    throw Error(ErrorCode::kUnsupported, "indexing by several index tensors has no gradient yet");
+  const Shape& x = operands[0]->shape;
+  const int64_t width = element_count(x) / std::max<int64_t>(x[0], 1);
+  const int64_t picked = operands[1]->count();
+  return "r = reshape(dy, shape=" + ints_text(Shape{picked, width}) +
+         "); i = reshape(indices0, shape=" + ints_text(Shape{picked}) +
+         "); dx = reshape(embedding_gradient(r, i, num_embeddings=" + std::to_string(x[0]) +
+         "), shape=" + ints_text(x) + ")";
+}
+
 }  // namespace
 
 // -1 is the last row, which needs the size of the whole: so indexed dimensions are whole. An index
@@ -160,6 +172,7 @@ const OpDef index{
     .rule_for = index_rule,
     .linear = {"x"},
     .result_dtypes = first_dtype,
+    .gradient_for = index_gradient,
     .reference = index_reference,
     .make_kernel = make_index,
     .operand_strides = Strided::kAny,

@@ -47,6 +47,70 @@ void index_select_reference(const RefCall& call) {
   } while (next_index(shape, place));
 }
 
+// `dims` with `dim` moved to the front, and where each is then.
+struct Moved {
+  std::vector<int64_t> dims;
+  std::vector<int64_t> back;
+};
+Moved dim_moved(int64_t dim, bool to_front, int ndim) {
+  Moved moved;
+  if (to_front) moved.dims.push_back(dim);
+  for (int64_t d = 0; d < ndim; ++d)
+    if (d != dim) moved.dims.push_back(d);
+  if (!to_front) moved.dims.push_back(dim);
+  moved.back.resize(moved.dims.size());
+  for (size_t i = 0; i < moved.dims.size(); ++i)
+    moved.back[static_cast<size_t>(moved.dims[i])] = static_cast<int64_t>(i);
+  return moved;
+}
+
+std::string index_select_gradient(const Attrs& attrs, OperandTypes operands) {
+  const Shape& x = operands[0]->shape;
+  if (x.empty()) return "dx = dy";
+  const auto dim = static_cast<int64_t>(dim_of_x(attrs, x));
+  const Moved moved = dim_moved(dim, true, static_cast<int>(x.size()));
+  Shape front;
+  for (const int64_t d : moved.dims) front.push_back(x[static_cast<size_t>(d)]);
+  const int64_t rows = front[0];
+  const int64_t width = element_count(x) / std::max<int64_t>(rows, 1);
+  const int64_t picked = operands[1]->count();
+  return "r = reshape(permute(dy, dims=" + ints_text(moved.dims) +
+         "), shape=" + ints_text(Shape{picked, width}) +
+         "); i = reshape(index, shape=" + ints_text(Shape{picked}) +
+         "); w = embedding_gradient(r, i, num_embeddings=" + std::to_string(rows) +
+         "); dx = permute(reshape(w, shape=" + ints_text(front) +
+         "), dims=" + ints_text(moved.back) + ")";
+}
+
+// Of every picked element, to where it stood: all elementwise, so that the classes of a loss may be
+// split over chips.
+std::string gather_gradient(const Attrs& attrs, OperandTypes operands) {
+  const Shape& x = operands[0]->shape;
+  const Shape& index = operands[1]->shape;
+  if (x.empty()) return "dx = dy";
+  const size_t dim = dim_of_x(attrs, x);
+  for (size_t d = 0; d < x.size(); ++d)
+    if (d != dim && x[d] != index[d])
+      throw Error(ErrorCode::kUnsupported,
+                  "x has shape " + to_string(x) + " and index " + to_string(index) +
+                      "; gather has a gradient only where they differ in dimension " +
+                      std::to_string(dim) + " alone");
+  const Moved moved = dim_moved(static_cast<int64_t>(dim), false, static_cast<int>(x.size()));
+  const std::string dims = ints_text(moved.dims);
+  const std::string classes = "arange(end=" + std::to_string(x[dim]) + ")";
+  if (index[dim] == 1)
+    return "dx = permute(where(eq(permute(index, dims=" + dims + "), " + classes +
+           "), permute(dy, dims=" + dims + "), 0.0), dims=" + ints_text(moved.back) + ")";
+  Shape each;
+  for (const int64_t d : moved.dims) each.push_back(index[static_cast<size_t>(d)]);
+  each.push_back(1);
+  const std::string shape = ints_text(each);
+  return "i = reshape(permute(index, dims=" + dims + "), shape=" + shape +
+         "); g = reshape(permute(dy, dims=" + dims + "), shape=" + shape +
+         "); dx = permute(sum(where(eq(i, " + classes +
+         "), g, 0.0), dim=[-2]), dims=" + ints_text(moved.back) + ")";
+}
+
 // x is read with its own strides but along `dim`, where the index decides.
 Lookup lookup_along(const KernelSpec& spec, size_t dim) {
   const OperandSpec& x = spec.operands[0];
@@ -142,6 +206,7 @@ const OpDef index_select{
     .rule_for = index_select_rule,
     .linear = {"x"},
     .result_dtypes = first_dtype,
+    .gradient_for = index_select_gradient,
     .reference = index_select_reference,
     .make_kernel = make_index_select,
     .operand_strides = Strided::kAny,
@@ -157,6 +222,7 @@ const OpDef gather{
     .rule_for = gather_rule,
     .linear = {"x"},
     .result_dtypes = first_dtype,
+    .gradient_for = gather_gradient,
     .reference = gather_reference,
     .make_kernel = make_gather,
     .operand_strides = Strided::kAny,

@@ -18,6 +18,16 @@ std::string linear_expansion(const Attrs&, OperandTypes operands) {
   return has_bias ? "add(linear(x, weight, -), bias)" : "";
 }
 
+std::string linear_gradient(const Attrs&, OperandTypes operands) {
+  const Shape& weight = operands[1]->shape;
+  const int64_t rows = operands[0]->count() / std::max<int64_t>(weight[1], 1);
+  const auto matrix = [&](const char* name, int64_t columns) {
+    return std::string("reshape(") + name + ", shape=" + ints_text(Shape{rows, columns}) + ")";
+  };
+  return "dx = linear(dy, permute(weight, dims=[1, 0]), -); dweight = matmul(permute(" +
+         matrix("dy", weight[0]) + ", dims=[1, 0]), " + matrix("x", weight[1]) + ")";
+}
+
 std::vector<DType> linear_dtypes(const Attrs&, OperandTypes operands) {
   return {common_dtype(linear, operands)};
 }
@@ -161,6 +171,7 @@ const OpDef linear{
     .rule = "t... k, m k, m -> t... m; k: sum",
     .linear = {"x", "weight"},
     .result_dtypes = linear_dtypes,
+    .gradient_for = linear_gradient,
     .expansion_for = linear_expansion,
     .reference = linear_reference,
     .make_kernel = make_linear,

@@ -57,17 +57,17 @@ std::string matmul_rule(const Attrs&, OperandTypes operands) {
 std::string matmul_expansion(const Attrs&, OperandTypes operands) {
   const Shape& x = operands[0]->shape;
   const Shape& y = operands[1]->shape;
-  if (y.size() == 2) return "linear(x, permute(y, dims=[1, 0]), -)";
+  if (y.size() == 2) return "linear(x, permute(other, dims=[1, 0]), -)";
   if (y.size() == 1) {
     const Shape result(x.begin(), x.end() - 1);
-    return "reshape(linear(x, reshape(y, shape=" + ints_text(Shape{1, y[0]}) +
+    return "reshape(linear(x, reshape(other, shape=" + ints_text(Shape{1, y[0]}) +
            "), -), shape=" + ints_text(result) + ")";
   }
   if (x.size() == 1) {
     Shape result = y;
     result.erase(result.end() - 2);
     return "reshape(matmul(reshape(x, shape=" + ints_text(Shape{1, x[0]}) +
-           "), y), shape=" + ints_text(result) + ")";
+           "), other), shape=" + ints_text(result) + ")";
   }
   return "";
 }
@@ -84,6 +84,16 @@ Strides batch_strides(const Shape& shape, const Strides& strides, size_t result_
   for (size_t i = 0; i < shape.size(); ++i)
     if (shape[i] != 1 || i + 2 >= shape.size()) all[missing + i] = strides[i];
   return all;
+}
+
+// The last two dims exchanged, in text.
+std::string swapped_text(const std::string& name, int ndim) {
+  return "permute(" + name + ", dims=" + swapped_dims_text(ndim, ndim - 2, ndim - 1) + ")";
+}
+
+std::string matmul_gradient(const Attrs&, OperandTypes operands) {
+  return "dx = matmul(dy, " + swapped_text("other", operands[1]->ndim()) + "); dother = matmul(" +
+         swapped_text("x", operands[0]->ndim()) + ", dy)";
 }
 
 void matmul_reference(const RefCall& call) {
@@ -214,20 +224,21 @@ std::vector<DType> baddbmm_dtypes(const Attrs&, OperandTypes operands) {
 
 const OpDef matmul{
     .name = "matmul",
-    .arguments = "x[self], y[other]",
+    .arguments = "x[self], other",
     .rule_for = matmul_rule,
-    .linear = {"x", "y"},
+    .linear = {"x", "other"},
     .result_dtypes = matmul_dtypes,
+    .gradient_for = matmul_gradient,
     .expansion_for = matmul_expansion,
     .reference = matmul_reference,
     .make_kernel = make_matmul,
     .operand_strides = Strided::kAny,
     .result_strides = Strided::kLast,
     .flops = einsum_flops,
-    .samples = {"x: f32[2, 3, 5], y: f32[2, 5, 7]", "x: f32[2, 1, 5, 9], y: f32[3, 9, 4]",
-                "x: bf16[3, 17, 33], y: bf16[3, 33, 18]",
-                "x: f32[2, 3, 2, 4, 5], y: f32[2, 1, 2, 5, 6]", "x: f16[2, 4, 6], y: f16[2, 6, 3]",
-                "x: f32[1, 32, 1], y: f32[1, 1, 7]"},
+    .samples = {"x: f32[2, 3, 5], other: f32[2, 5, 7]", "x: f32[2, 1, 5, 9], other: f32[3, 9, 4]",
+                "x: bf16[3, 17, 33], other: bf16[3, 33, 18]",
+                "x: f32[2, 3, 2, 4, 5], other: f32[2, 1, 2, 5, 6]",
+                "x: f16[2, 4, 6], other: f16[2, 6, 3]", "x: f32[1, 32, 1], other: f32[1, 1, 7]"},
 };
 
 const OpDef bmm{

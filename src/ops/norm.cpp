@@ -102,6 +102,45 @@ std::string layer_norm_expansion(const Attrs& attrs, OperandTypes operands) {
   return norm_expansion("layer_norm", parameters, attributes, attrs, operands);
 }
 
+// With n = (x - mean) / sqrt(var + eps) and g = dy * weight:
+//   dx = (g - mean(g) - n mean(g n)) / sqrt(var + eps)      (no mean(g) for rms_norm)
+//   dweight = sum over rows of dy n,  dbias = sum over rows of dy
+// In f32, rounded once.
+std::string norm_gradient(bool subtract_mean, const std::string& weight, double eps,
+                          OperandTypes operands) {
+  const std::string dtype = operands[0]->dtype == DType::kF64 ? "f64" : "f32";
+  const auto inner = [&](const std::string& name) {
+    return "cast(" + name + ", dtype=" + dtype + ")";
+  };
+  const auto mean = [](const std::string& of) {
+    return "mean(" + of + ", dim=[-1], keepdim=true)";
+  };
+  std::string text = "a = " + inner("x") + "; d = " + inner("dy") + "; ";
+  text += subtract_mean ? "c = sub(a, " + mean("a") + "); " : "c = a; ";
+  text +=
+      "r = rsqrt(add(" + mean("mul(c, c)") + ", " + to_string(Attr(eps)) + ")); n = mul(c, r); ";
+  text += weight.empty() ? "g = d; " : "g = mul(d, " + weight + "); ";
+  text += "h = sub(g, mul(n, " + mean("mul(g, n)") + ")); ";
+  text += "dx = mul(r, " + (subtract_mean ? "sub(h, " + mean("g") + ")" : std::string("h")) + ")";
+  if (!weight.empty()) text += "; dweight = mul(d, n)";
+  if (operands.size() > 2 && operands[2]) text += "; dbias = d";
+  return text;
+}
+
+std::string rms_norm_gradient(const Attrs& attrs, OperandTypes operands) {
+  const DType dtype = operands[0]->dtype;
+  std::string weight;
+  if (operands[1]) weight = dtype == DType::kF64 ? "weight" : "cast(weight, dtype=f32)";
+  if (operands[1] && attrs.boolean("weight_plus_one", false)) weight = "add(" + weight + ", 1.0)";
+  return norm_gradient(false, weight, rms_eps(attrs, dtype), operands.subspan(0, 2));
+}
+
+std::string layer_norm_gradient(const Attrs& attrs, OperandTypes operands) {
+  const bool is_f64 = operands[0]->dtype == DType::kF64;
+  const std::string weight = !operands[1] ? "" : is_f64 ? "weight" : "cast(weight, dtype=f32)";
+  return norm_gradient(true, weight, attrs.number("eps"), operands);
+}
+
 // y = (x - mean) / sqrt(var + eps) * weight + bias of every row; the mean is 0 for rms_norm.
 void norm_reference(const RefCall& call, bool subtract_mean, double eps) {
   const RefTensor& x = call.in(0);
@@ -224,6 +263,7 @@ const OpDef rms_norm{
         "round_before_weight: bool = false, weight_plus_one: bool = false",
     .rule_for = rms_norm_rule,
     .result_dtypes = first_dtype,
+    .gradient_for = rms_norm_gradient,
     .expansion_for = rms_norm_expansion,
     .reference = rms_norm_reference,
     .make_kernel = make_norm_kernel,
@@ -244,6 +284,7 @@ const OpDef layer_norm{
         "cudnn_enable: bool = true",
     .rule_for = layer_norm_rule,
     .result_dtypes = first_dtype,
+    .gradient_for = layer_norm_gradient,
     .expansion_for = layer_norm_expansion,
     .reference = layer_norm_reference,
     .make_kernel = make_norm_kernel,

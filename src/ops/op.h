@@ -55,8 +55,13 @@ struct OpDef {
   // Result dtypes; null: that of PyTorch's promotion of all operands (a scalar constant does not
   // promote a tensor of its category).
   std::vector<DType> (*result_dtypes)(const Attrs&, OperandTypes) = nullptr;
-  const char* gradient =
-      nullptr;  // "dx = mul(dy, y); ..." in the expression language of passes/expression.h
+  // Gradient of each floating-point operand, in the expression language of passes/expression.h,
+  // from the operands, the result y and its gradient dy: "dx = mul(dy, other); dother = ...".
+  // passes/gradient.h casts it to the operand's dtype and adds it up where the operand was
+  // broadcast. "": none flows, the result counts as constant. null (and no gradient_for): not
+  // known.
+  const char* gradient = nullptr;
+  std::string (*gradient_for)(const Attrs&, OperandTypes) = nullptr;
   // Not canonical: what it stands for, in the same language: "add(linear(x, weight, -), bias)"; of
   // several results, "(slice(x, ...), slice(x, ...))". Empty result: it stays as it is.
   const char* expansion = nullptr;

@@ -88,6 +88,21 @@ void margins_reference(const RefCall& call, const std::vector<Margin>& margins, 
   }
 }
 
+// What was added is cut off; what was cut off gets zeros.
+std::string pad_gradient(const Attrs& attrs, OperandTypes) {
+  std::vector<int64_t> back = attrs.integers("pad");
+  for (int64_t& size : back) size = -size;
+  return "dx = pad(dy, pad=" + ints_text(back) + ")";
+}
+
+std::string zero_pad_gradient(const Attrs& attrs, OperandTypes operands) {
+  const auto ndim = operands[0]->shape.size();
+  const auto dim = static_cast<size_t>(normal_dim(attrs.integer("dim"), static_cast<int>(ndim)));
+  const int64_t before = attrs.integer("before");
+  return "dx = slice(dy, dim=" + std::to_string(dim) + ", start=" + std::to_string(before) +
+         ", end=" + std::to_string(before + operands[0]->shape[dim]) + ")";
+}
+
 std::string pad_rule(const Attrs& attrs, OperandTypes operands) {
   if (attrs.text("mode") != "constant")
     throw Error(ErrorCode::kUnsupported,
@@ -147,6 +162,7 @@ const OpDef pad{
     .name = "pad",
     .arguments = "x[self], pad: ints, mode: str = constant, value: number?",
     .rule_for = pad_rule,
+    .gradient_for = pad_gradient,
     .reference = pad_reference,
     .make_kernel = make_pad,
     .operand_strides = Strided::kAny,
@@ -168,6 +184,7 @@ const OpDef zero_pad{
     .arguments = "x, dim: int, before: int, after: int",
     .rule_for = zero_pad_rule,
     .linear = {"x"},
+    .gradient_for = zero_pad_gradient,
     .reference = zero_pad_reference,
     .make_kernel = make_zero_pad,
     .operand_strides = Strided::kAny,

@@ -81,6 +81,13 @@ std::string t_expansion(const Attrs&, OperandTypes operands) {
   return operands[0]->ndim() < 2 ? "clone(x)" : "permute(x, dims=[1, 0])";
 }
 
+std::string permute_gradient(const Attrs& attrs, OperandTypes operands) {
+  const std::vector<size_t> dims = permutation(attrs, operands[0]->ndim());
+  std::vector<int64_t> inverse(dims.size());
+  for (size_t i = 0; i < dims.size(); ++i) inverse[dims[i]] = static_cast<int64_t>(i);
+  return "dx = permute(dy, dims=" + ints_text(inverse) + ")";
+}
+
 }  // namespace
 
 const OpDef permute{
@@ -88,6 +95,7 @@ const OpDef permute{
     .arguments = "x[self], dims: ints",
     .rule_for = permute_rule,
     .linear = {"x"},
+    .gradient_for = permute_gradient,
     .reference = permute_reference,
     .make_kernel = make_view_copy,
     .operand_strides = Strided::kAny,

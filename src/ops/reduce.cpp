@@ -106,6 +106,32 @@ std::string mean_expansion(const Attrs& attrs, OperandTypes operands) {
       wanted);
 }
 
+// `name` of the result's shape, with its reduced dims as 1.
+std::string kept_text(const std::string& name, const Attrs& attrs, OperandTypes operands) {
+  Shape kept = operands[0]->shape;
+  const std::vector<bool> reduced = reduced_dims(attrs, static_cast<int>(kept.size()));
+  for (size_t i = 0; i < kept.size(); ++i)
+    if (reduced[i]) kept[i] = 1;
+  return "reshape(" + name + ", shape=" + ints_text(kept) + ")";
+}
+
+std::string sum_gradient(const Attrs& attrs, OperandTypes operands) {
+  return "dx = expand(" + kept_text("dy", attrs, operands) +
+         ", shape=" + ints_text(operands[0]->shape) + ")";
+}
+
+// Equals share it evenly, as in PyTorch.
+std::string extreme_gradient(const Attrs& attrs, OperandTypes operands) {
+  std::string dims = "[";
+  const std::vector<bool> reduced = reduced_dims(attrs, operands[0]->ndim());
+  for (size_t i = 0; i < reduced.size(); ++i)
+    if (reduced[i]) dims += (dims.size() > 1 ? ", " : "") + std::to_string(i);
+  const std::string dtype(dtype_name(operands[0]->dtype));
+  return "e = eq(x, " + kept_text("y", attrs, operands) + "); c = cast(e, dtype=" + dtype +
+         "); dx = where(e, div(" + kept_text("dy", attrs, operands) + ", sum(c, dim=" + dims +
+         "], keepdim=true)), 0.0)";
+}
+
 // Calls take(at, value) for every element of x: `at` is its result, `value` its value.
 template <typename Take>
 void for_each_reduced(const RefCall& call, Take take) {
@@ -213,6 +239,7 @@ const OpDef sum{
     .rule_for = sum_rule,
     .linear = {"x"},
     .result_dtypes = sum_dtypes,
+    .gradient_for = sum_gradient,
     .expansion_for = sum_expansion,
     .reference = sum_reference,
     .make_kernel = make_sum,
@@ -236,6 +263,7 @@ const OpDef amax{
     .arguments = "x[self], dim: ints?, keepdim: bool = false",
     .rule_for = amax_rule,
     .result_dtypes = first_dtype,
+    .gradient_for = extreme_gradient,
     .reference = amax_reference,
     .make_kernel = make_amax,
     .operand_strides = Strided::kAny,
@@ -249,6 +277,7 @@ const OpDef amin{
     .arguments = "x[self], dim: ints?, keepdim: bool = false",
     .rule_for = whole_rule,  // there is no kind for a minimum
     .result_dtypes = first_dtype,
+    .gradient_for = extreme_gradient,
     .reference = amin_reference,
     .make_kernel = make_amin,
     .operand_strides = Strided::kAny,

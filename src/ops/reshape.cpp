@@ -311,6 +311,11 @@ std::string interleave_expansion(const Attrs& attrs, OperandTypes operands) {
                       result);
 }
 
+// Back to the sizes of x.
+std::string reshape_gradient(const Attrs&, OperandTypes operands) {
+  return "dx = reshape(dy, shape=" + ints_text(operands[0]->shape) + ")";
+}
+
 }  // namespace
 
 const OpDef reshape{
@@ -319,6 +324,7 @@ const OpDef reshape{
     .arguments = "x[self], shape[size]: ints",
     .rule_for = reshape_rule,
     .linear = {"x"},
+    .gradient_for = reshape_gradient,
     .reference = reshape_reference,
     .make_kernel = make_view_copy,
     .operand_strides = Strided::kAny,

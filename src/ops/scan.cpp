@@ -35,6 +35,19 @@ void cumsum_reference(const RefCall& call) {
   }
 }
 
+// Every element counts in all sums from its own on.
+std::string cumsum_gradient(const Attrs& attrs, OperandTypes operands) {
+  if (operands[0]->ndim() == 0) return "dx = dy";
+  const std::string dim = std::to_string(attrs.integer("dim"));
+  return "dx = add(sub(sum(dy, dim=[" + dim + "], keepdim=true), cumsum(dy, dim=" + dim + ")), dy)";
+}
+
+template <bool kLower>
+std::string triangle_gradient(const Attrs& attrs, OperandTypes) {
+  return std::string("dx = ") + (kLower ? "tril" : "triu") +
+         "(dy, diagonal=" + std::to_string(attrs.integer("diagonal", 0)) + ")";
+}
+
 size_t diff_dim(const Attrs& attrs, int ndim) {
   return static_cast<size_t>(normal_dim(attrs.integer("dim", -1), ndim));
 }
@@ -119,6 +132,7 @@ const OpDef cumsum{
     .rule_for = cumsum_rule,
     .linear = {"x"},
     .result_dtypes = cumsum_dtype,
+    .gradient_for = cumsum_gradient,
     .reference = cumsum_reference,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
@@ -144,6 +158,7 @@ const OpDef tril{
     .arguments = "x[self], diagonal: int = 0",
     .rule = "t... m n -> t... m n; m n: whole",
     .linear = {"x"},
+    .gradient_for = triangle_gradient<true>,
     .reference = triangle_reference<true>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,
@@ -156,6 +171,7 @@ const OpDef triu{
     .arguments = "x[self], diagonal: int = 0",
     .rule = "t... m n -> t... m n; m n: whole",
     .linear = {"x"},
+    .gradient_for = triangle_gradient<false>,
     .reference = triangle_reference<false>,
     .make_kernel = make_reference_kernel,
     .operand_strides = Strided::kAny,

@@ -72,6 +72,18 @@ bool slice_view(const KernelSpec& spec, const Strides& in, Strides* out, int64_t
   return true;
 }
 
+// Zeros where nothing was taken.
+std::string slice_gradient(const Attrs& attrs, OperandTypes operands) {
+  const Shape& shape = operands[0]->shape;
+  const size_t dim = slice_dim(attrs, shape);
+  const Rows rows = rows_of_slice(attrs, shape[dim]);
+  if (rows.step != 1)
+    throw Error(ErrorCode::kUnsupported, "step is " + std::to_string(rows.step) +
+                                             "; a slice has a gradient only with step 1 yet");
+  return "dx = zero_pad(dy, dim=" + std::to_string(dim) + ", before=" + std::to_string(rows.start) +
+         ", after=" + std::to_string(shape[dim] - rows.start - rows.count) + ")";
+}
+
 std::string slice_text(size_t dim, int64_t start, int64_t end) {
   return "slice(x, dim=" + std::to_string(dim) + ", start=" + std::to_string(start) +
          ", end=" + std::to_string(end) + ")";
@@ -179,6 +191,7 @@ const OpDef slice{
     .arguments = "x[self], dim: int = 0, start: int?, end: int?, step: int = 1",
     .rule_for = slice_rule,
     .linear = {"x"},
+    .gradient_for = slice_gradient,
     .reference = slice_reference,
     .make_kernel = make_view_copy,
     .operand_strides = Strided::kAny,

@@ -57,6 +57,7 @@
   OP(expand)                \
   OP(cat)                   \
   OP(clone)                 \
+  OP(detach)                \
   OP(pad)                   \
   OP(unsqueeze)             \
   OP(squeeze)               \
@@ -99,6 +100,7 @@
   OP(baddbmm)               \
   OP(conv2d)                \
   OP(attention)             \
+  OP(attention_gradient)    \
   /* norms, reductions */   \
   OP(rms_norm)              \
   OP(layer_norm)            \
@@ -113,6 +115,7 @@
   OP(topk)                  \
   /* lookups */             \
   OP(embedding)             \
+  OP(embedding_gradient)    \
   OP(embedding_int8)        \
   OP(index_select)          \
   OP(gather)                \

@@ -43,6 +43,16 @@ void gelu_reference(const RefCall& call) {
                         : elementwise_reference<gelu_of>(call);
 }
 
+// d/dx of x Phi(x), and of 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+std::string gelu_gradient(const Attrs& attrs, OperandTypes) {
+  if (!with_tanh(attrs))
+    return "dx = mul(dy, add(mul(add(erf(mul(x, 0.7071067811865476)), 1.0), 0.5), "
+           "mul(mul(x, 0.3989422804014327), exp(mul(mul(x, x), -0.5)))))";
+  return "q = mul(x, x); t = tanh(mul(mul(x, add(mul(q, 0.044715), 1.0)), 0.7978845608028654)); "
+         "dx = mul(dy, mul(add(add(t, 1.0), mul(mul(x, sub(1.0, mul(t, t))), "
+         "add(mul(q, 0.10703222440890037), 0.7978845608028654))), 0.5))";
+}
+
 TileCode gelu_code(const Attrs& attrs) {
   return with_tanh(attrs) ? TileCode::kGeluTanh : TileCode::kGelu;
 }
@@ -69,6 +79,7 @@ const OpDef abs{
     .name = "abs",
     .arguments = "x[self]",
     .rule_for = elementwise_rule,
+    .gradient = "dx = where(gt(x, 0.0), dy, where(lt(x, 0.0), neg(dy), 0.0))",
     .reference = elementwise_reference<magnitude>,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,
@@ -83,6 +94,7 @@ const OpDef floor{
     .name = "floor",
     .arguments = "x[self]",
     .rule_for = elementwise_rule,
+    .gradient = "",
     .reference = elementwise_reference<floor_of>,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,
@@ -289,6 +301,7 @@ const OpDef gelu{
     .arguments = "x[self], approximate: str = none",
     .rule_for = elementwise_rule,
     .result_dtypes = float_result,
+    .gradient_for = gelu_gradient,
     .reference = gelu_reference,
     .make_kernel = make_elementwise_kernel,
     .operand_strides = Strided::kAny,

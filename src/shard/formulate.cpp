@@ -15,12 +15,12 @@ bool is_stored_split(const State& state) {
   return state.is_split() && (state.variant == Variant::kSame || state.variant == Variant::kEven);
 }
 
-// Index of the input that a buffer mutation writes.
+// Index of the input, a buffer or a trained parameter, that a mutation writes.
 size_t written_input(const ir::Graph& graph, const ir::Output& output) {
   for (size_t i = 0; i < graph.inputs.size(); ++i)
-    if (graph.inputs[i].role == ir::InputRole::kBuffer && graph.inputs[i].name == output.name)
+    if (graph.inputs[i].role != ir::InputRole::kUserInput && graph.inputs[i].name == output.name)
       return i;
-  CHECK(false, "output " + output.name + " writes no buffer of graph " + graph.name);
+  CHECK(false, "output " + output.name + " writes no input of graph " + graph.name);
   return 0;
 }
 

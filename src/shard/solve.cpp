@@ -64,7 +64,8 @@ Solution read_off(const Formulation& f, size_t g, const std::vector<int>& choice
     State state = f.output_state(g, output, made[static_cast<size_t>(output.value)]);
     if (output.role == ir::OutputRole::kBufferMutation)
       for (size_t i = 0; i < graph.inputs.size(); ++i)
-        if (graph.inputs[i].name == output.name && graph.inputs[i].role == ir::InputRole::kBuffer)
+        if (graph.inputs[i].name == output.name &&
+            graph.inputs[i].role != ir::InputRole::kUserInput)
           state = s.inputs[i];
     s.outputs.push_back(state);
   }

@@ -60,21 +60,21 @@ TEST(LinearInt8, RefusesOtherTypes) {
 }
 
 TEST(Matmul, ShapesOfVectorsAndBatches) {
-  EXPECT_EQ(shape_of(matmul, "x: f32[5], y: f32[5]"), (Shape{}));
-  EXPECT_EQ(shape_of(matmul, "x: f32[2, 3, 5], y: f32[5]"), (Shape{2, 3}));
-  EXPECT_EQ(shape_of(matmul, "x: f32[5], y: f32[2, 5, 7]"), (Shape{2, 7}));
-  EXPECT_EQ(shape_of(matmul, "x: f32[4, 1, 3, 5], y: f32[2, 5, 7]"), (Shape{4, 2, 3, 7}));
+  EXPECT_EQ(shape_of(matmul, "x: f32[5], other: f32[5]"), (Shape{}));
+  EXPECT_EQ(shape_of(matmul, "x: f32[2, 3, 5], other: f32[5]"), (Shape{2, 3}));
+  EXPECT_EQ(shape_of(matmul, "x: f32[5], other: f32[2, 5, 7]"), (Shape{2, 7}));
+  EXPECT_EQ(shape_of(matmul, "x: f32[4, 1, 3, 5], other: f32[2, 5, 7]"), (Shape{4, 2, 3, 7}));
   EXPECT_EQ(shape_of(baddbmm, "bias: f32[7], batch1: f32[2, 3, 5], batch2: f32[2, 5, 7]"),
             (Shape{2, 3, 7}));
 }
 
 TEST(Matmul, MatrixOperandIsLinear) {
-  EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], y: f32[5, 7]"),
-            "linear(x, permute(y, dims=[1, 0]), -)");
-  EXPECT_EQ(expansion_of(matmul, "x: f32[5], y: f32[2, 5, 7]"),
-            "reshape(matmul(reshape(x, shape=[1, 5]), y), shape=[2, 7])");
-  EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], y: f32[5]"),
-            "reshape(linear(x, reshape(y, shape=[1, 5]), -), shape=[2, 3])");
+  EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], other: f32[5, 7]"),
+            "linear(x, permute(other, dims=[1, 0]), -)");
+  EXPECT_EQ(expansion_of(matmul, "x: f32[5], other: f32[2, 5, 7]"),
+            "reshape(matmul(reshape(x, shape=[1, 5]), other), shape=[2, 7])");
+  EXPECT_EQ(expansion_of(matmul, "x: f32[2, 3, 5], other: f32[5]"),
+            "reshape(linear(x, reshape(other, shape=[1, 5]), -), shape=[2, 3])");
 }
 
 TEST(Addmm, ScalesOnlyWhereAsked) {
