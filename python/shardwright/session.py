@@ -76,6 +76,29 @@ class Session:
         )
         return {name: from_core(value, as_torch) for name, value in outputs.items()}
 
+    def train_step(self, inputs: Mapping[str, Any], lr: float = 1e-3) -> float:
+        """One step of the optimizer on `inputs` with this learning rate; returns the loss before
+        it. The PEF was compiled without `inference`; parameters and the optimizer's state change on
+        the chips.
+        """
+        if not any(graph["name"] == "train" for graph in self.info["graphs"]):
+            raise ShardwrightError(
+                "this PEF does not train: compile the model with its loss and without "
+                "inference=True"
+            )
+        outputs = self.run({**inputs, "lr": np.float32(lr)}, "train")
+        return float(outputs["loss"])
+
+    def gradients(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays by name: "loss", and the gradient of each parameter that is trained, under its
+        name. The PEF was compiled with `optimizer="none"`; nothing changes on the chips.
+        """
+        if not any(graph["name"] == "gradients" for graph in self.info["graphs"]):
+            raise ShardwrightError(
+                'this PEF gives no gradients: compile the model with optimizer="none"'
+            )
+        return self.run(inputs, "gradients")
+
     def parameters(self, *, as_torch: bool = False) -> dict[str, Any]:
         """Whole arrays by name, gathered from the chips: NumPy (bf16 as float32), or torch."""
         return {name: from_core(value, as_torch) for name, value in self._core.parameters().items()}

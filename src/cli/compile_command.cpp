@@ -38,6 +38,10 @@ struct Options {
   std::vector<std::string> dims;
   bool inference = false;
   bool generate = false;
+  std::string optimizer = "adamw";
+  CLI::Option* optimizer_option = nullptr;
+  passes::Optimizer update;
+  CLI::Option* weight_decay_option = nullptr;
   std::vector<int64_t> prompts;
   std::string optimization = "3";
   std::string rules_file;
@@ -80,6 +84,9 @@ shard::Mode mode_of(const Options& o) {
   return many ? shard::Mode::kBatch : shard::Mode::kNone;  // requirement C4
 }
 
+// Requirement C7: neither the forward pass alone nor text.
+bool trains(const Options& o) { return !o.inference && !o.generate; }
+
 // int8 is of the weights alone, whatever the model computes in: nothing that capturing sees.
 bool has_int8_weights(const Options& o) { return o.precision == "int8"; }
 std::string captured_precision(const Options& o) {
@@ -109,6 +116,7 @@ void capture_folder(const Options& o, Capture& capture) {
   if (o.seq > 0) command += fmt::format(" --seq {}", o.seq);
   if (const std::string precision = captured_precision(o); !precision.empty())
     command += fmt::format(" --precision {}", shell_quoted(precision));
+  if (trains(o)) command += " --train";
   if (o.generate) {
     capture.files = capture.path + ".files";
     command += fmt::format(" --generate --files {}", shell_quoted(capture.files));
@@ -140,6 +148,7 @@ void find_model(const Options& o, const Globals& globals, Progress& progress, Ca
     if (const std::string precision = captured_precision(o); !precision.empty())
       json["precision"] = precision;
     if (o.generate) json["generate"] = true;
+    if (trains(o)) json["train"] = true;
     if (!o.prompts.empty()) json["prompts"] = o.prompts;
     progress.stage("capture", 0, 0);
     capture.path = globals.provider(json.dump());
@@ -226,11 +235,26 @@ void describe_generation(const ir::Module& module, const Capture& capture,
   }
 }
 
+void check_purpose(const Options& o) {
+  if (!trains(o) && o.optimizer_option->count() > 0)
+    throw Error(ErrorCode::kUsage, fmt::format("--optimizer trains, and {} does not: leave one out",
+                                               o.generate ? "--generate" : "--inference"));
+}
+
+void set_training(const Options& o, compiler::CompileOptions& options) {
+  using Purpose = compiler::CompileOptions::Purpose;
+  options.purpose = o.optimizer == "none" ? Purpose::kGradients : Purpose::kTrain;
+  options.optimizer = o.update;
+  options.optimizer.kind =
+      o.optimizer == "sgd" ? passes::Optimizer::Kind::kSgd : passes::Optimizer::Kind::kAdamW;
+  if (o.optimizer == "sgd" && o.weight_decay_option->count() == 0)
+    options.optimizer.weight_decay = 0;  // torch.optim's default
+  options.recorded["inference"] = "false";
+  options.recorded["optimizer"] = o.optimizer;
+}
+
 int compile_model(const Options& o, const Globals& globals) {
-  if (!o.inference && !o.generate)
-    throw Error(ErrorCode::kUnsupported,
-                "training is not available yet: add --inference to compile the forward pass, or "
-                "--generate to write text");
+  check_purpose(o);
   if (!o.prompts.empty() && !o.generate)
     throw Error(ErrorCode::kUsage, "--prompts: only --generate has prompt graphs; add --generate");
   compiler::CompileOptions options;
@@ -248,6 +272,7 @@ int compile_model(const Options& o, const Globals& globals) {
                       {"n-chips", fmt::format("{}", fmt::join(options.n_chips, ","))},
                       {"inference", "true"},
                       {"optimization", o.optimization}};
+  if (trains(o)) set_training(o, options);
   if (!o.rules_file.empty())
     options.recorded["optimization-rules"] = fs::path(o.rules_file).filename().string();
   if (!o.precision.empty()) options.recorded["precision"] = o.precision;
@@ -295,6 +320,29 @@ int compile_model(const Options& o, const Globals& globals) {
   return 0;
 }
 
+// Names, defaults and meaning are torch.optim's.
+void add_training_options(CLI::App& c, Options& o) {
+  const char* group = "Training (without --inference and --generate)";
+  const auto number = [&](const char* name, double& value, const char* text) {
+    return c.add_option(name, value, text)->type_name("X")->group(group);
+  };
+  o.optimizer_option =
+      one_of(c.add_option("--optimizer", o.optimizer,
+                          "A PEF that trains: each run is a step that minimises the output `loss`; "
+                          "none: gives loss and gradients instead (default: adamw)"),
+             {"adamw", "sgd", "none"})
+          ->group(group);
+  o.weight_decay_option = number("--weight-decay", o.update.weight_decay,
+                                 "Of every parameter (default: adamw 0.01, sgd 0)");
+  number("--momentum", o.update.momentum, "Of sgd (default: 0)");
+  c.add_flag("--nesterov", o.update.nesterov, "Nesterov momentum, of sgd")->group(group);
+  number("--beta1", o.update.beta1, "Of adamw (default: 0.9)");
+  number("--beta2", o.update.beta2, "Of adamw (default: 0.999)");
+  number("--eps", o.update.eps, "Of adamw (default: 1e-8)");
+  number("--clip-norm", o.update.clip_norm,
+         "Scales the gradients to at most this joint 2-norm (default: 0, not)");
+}
+
 void add_stage_options(CLI::App& c, Options& o) {
   c.add_flag("--dry-run", o.dry_run, "Plan everything, write nothing");
   one_of(c.add_option("--until", o.until, "Stop after this stage, write nothing"),
@@ -312,6 +360,7 @@ void add_stage_options(CLI::App& c, Options& o) {
 ir::Module read_model(const std::string& model, const Globals& globals) {
   Options o;
   o.model = model;
+  o.inference = true;
   Progress progress(globals);
   Capture capture;
   find_model(o, globals, progress, capture);
@@ -384,6 +433,7 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)")
       ->type_name("BYTES");
+  add_training_options(*c, *o);
   add_stage_options(*c, *o);
   c->callback(
       [o, &globals, &action] { action = [o, &globals] { return compile_model(*o, globals); }; });

@@ -20,6 +20,7 @@
 #include "passes/canonicalize.h"
 #include "passes/check_supported.h"
 #include "passes/fuse.h"
+#include "passes/gradient.h"
 #include "passes/quantize_weights.h"
 #include "pef/write.h"
 #include "plan/plan.h"
@@ -39,6 +40,7 @@ class Pipeline {
     check_options();
     stage("imported", [&] { verify(ir::Stage::kImported); });
     if (done("imported")) return std::move(result_);
+    if (trains()) stage("loss", [&] { minimise_loss(); });
     // On the framework's operators, which rules name; the passes carry the marks along.
     if (options_.optimization == 1)
       stage("rules", [&] { notes_ = apply_rules(module_, options_); });
@@ -48,6 +50,10 @@ class Pipeline {
         for (ir::Graph& graph : module_.graphs) pass.run(module_, graph);
       });
     }
+    // Global still, so that every reduction of a gradient follows from the rules.
+    if (trains()) stage("gradient", [&] { passes::gradient(module_, module_.graphs[0]); });
+    if (options_.purpose == CompileOptions::Purpose::kTrain)
+      stage("optimize", [&] { optimize(module_, module_.graphs[0], options_.optimizer); });
     // Where every weight is the operand of one linear in its final form; before fusion sees these.
     if (options_.int8_weights)
       stage("quantize_weights", [&] { passes::quantize_weights(module_); });
@@ -70,6 +76,8 @@ class Pipeline {
 
  private:
   void check_options() const;
+  void minimise_loss();
+  bool trains() const { return options_.purpose != CompileOptions::Purpose::kForward; }
   void add_plan(int n);
   void describe();
   void write();
@@ -131,8 +139,44 @@ void Pipeline::check_options() const {
       throw Error(ErrorCode::kUsage, fmt::format("--dump {}: can't make this folder: {}",
                                                  options_.dump_folder, error.message()));
   }
+  if (trains() && options_.int8_weights)
+    throw Error(ErrorCode::kUsage,
+                "--precision int8: weights of one byte can't be trained; train in f32 or bf16, and "
+                "compile the result with --inference --precision int8");
   for (int n : options_.n_chips)
     if (n < 1) throw Error(ErrorCode::kUsage, fmt::format("--n-chips {}: give 1 or more", n));
+}
+
+// The output called "loss" is what training minimises; it gives back nothing else.
+void Pipeline::minimise_loss() {
+  if (module_.graphs.size() != 1)
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("training takes one graph, and this file has {}: capture the model with "
+                    "its loss alone",
+                    module_.graphs.size()));
+  ir::Graph& graph = module_.graphs[0];
+  std::vector<ir::Output> kept;
+  std::string names;
+  for (ir::Output output : graph.outputs) {
+    if (output.role == ir::OutputRole::kBufferMutation) kept.push_back(output);
+    if (output.role != ir::OutputRole::kUserOutput && output.role != ir::OutputRole::kLoss)
+      continue;
+    names += (names.empty() ? "" : ", ") + output.name;
+    if (output.name != "loss" && output.role != ir::OutputRole::kLoss) continue;
+    output.role = ir::OutputRole::kLoss;
+    kept.push_back(std::move(output));
+  }
+  if (std::none_of(kept.begin(), kept.end(),
+                   [](const ir::Output& o) { return o.role == ir::OutputRole::kLoss; }))
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("the model has no output called 'loss' to minimise (it has: {}): return "
+                    "a loss, give labels to a Hugging Face model, or add --inference to "
+                    "compile the forward pass",
+                    names));
+  graph.outputs = std::move(kept);
+  graph.name = options_.purpose == CompileOptions::Purpose::kTrain ? "train" : "gradients";
 }
 
 void Pipeline::dump(const std::string& name, const std::string& text) const {

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "ir/graph.h"
+#include "passes/optimizer.h"
 #include "pef/program.h"
 #include "shard/solve.h"
 
@@ -20,6 +22,10 @@ struct CompileOptions {
   shard::Machine
       machine;  // memory_bytes: of one chip; 0: this machine's memory, shared by all chips
   bool int8_weights = false;  // passes/quantize_weights.h
+  // What the PEF's graphs do: the forward pass; or that of the loss and its gradients, which are
+  // outputs named as the parameters; or a training step with `optimizer`.
+  enum class Purpose : uint8_t { kForward, kGradients, kTrain } purpose = Purpose::kForward;
+  passes::Optimizer optimizer;
   // Fusion: 0 every operator alone, 1 by the rules of `rules_file` ("": the built-in ones,
   // rules/builtin.yaml), 3 the compiler's own.
   int optimization = 3;

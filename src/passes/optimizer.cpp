@@ -136,13 +136,14 @@ class Updates {
       trained.gradient = text("mul(g, f)", {{"g", trained.gradient}, {"f", factor}});
   }
 
-  // a = lr / (1 - beta1^t), s = sqrt(1 - beta2^t).
+  // a = lr / (1 - beta1^t), s = sqrt(1 - beta2^t); in f64, as 1 - 0.999 in f32 is off by 1e-5.
   void count_step() {
     const ValueId before = state("optimizer.step", {DType::kF32, {}});
     const Built built =
         build(module_, graph_,
-              fmt::format("t = add(before, 1.0); a = div(lr, sub(1.0, pow({}, t))); "
-                          "s = sqrt(sub(1.0, pow({}, t)))",
+              fmt::format("t = add(before, 1.0); d = cast(t, dtype=f64); "
+                          "a = cast(div(cast(lr, dtype=f64), sub(1.0, pow({}, d))), dtype=f32); "
+                          "s = cast(sqrt(sub(1.0, pow({}, d))), dtype=f32)",
                           number(optimizer_.beta1), number(optimizer_.beta2)),
               {{"before", before}, {"lr", names_["lr"]}}, -1);
     write("optimizer.step", built.names.at("t"));

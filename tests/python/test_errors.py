@@ -73,11 +73,18 @@ def test_batch_smaller_than_chips(model):
     )
 
 
-def test_training_is_not_there_yet(model):
+def test_training_without_a_loss(model):
     assert run("compile", model) == (
-        3,
-        "error: training is not available yet: add --inference to compile the forward pass, or "
-        "--generate to write text",
+        2,
+        "error: the model has no output called 'loss' to minimise (it has: logits): return a loss, "
+        "give labels to a Hugging Face model, or add --inference to compile the forward pass",
+    )
+
+
+def test_an_optimizer_for_inference(model):
+    assert run("compile", model, "--inference", "--optimizer", "sgd") == (
+        2,
+        "error: --optimizer trains, and --inference does not: leave one out",
     )
 
 
