@@ -343,6 +343,22 @@ void add_training_options(CLI::App& c, Options& o) {
          "Scales the gradients to at most this joint 2-norm (default: 0, not)");
 }
 
+// What the graphs of the PEF are for; training if nothing is said.
+void add_purpose_options(CLI::App& c, Options& o) {
+  c.add_flag("--inference", o.inference, "The forward pass alone");
+  c.add_flag("--generate", o.generate,
+             "Graphs that write text: prompts of several lengths and one token, which share the "
+             "weights and a KV cache of --seq tokens for -b sequences");
+  whole_number(c.add_option("--prompts", o.prompts,
+                            "Tokens of the prompt graphs of --generate (default: 32,128,512,... up "
+                            "to --seq)"),
+               2)
+      ->type_name("N,N")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  add_training_options(c, o);
+}
+
 void add_stage_options(CLI::App& c, Options& o) {
   c.add_flag("--dry-run", o.dry_run, "Plan everything, write nothing");
   one_of(c.add_option("--until", o.until, "Stop after this stage, write nothing"),
@@ -411,18 +427,7 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
       ->type_name("INPUT.DIM=SIZE")
       ->allow_extra_args(false)
       ->group(globals.provider ? "" : "Options");
-  c->add_flag("--inference", o->inference, "The forward pass alone");
-  c->add_flag("--generate", o->generate,
-              "Graphs that write text: prompts of several lengths and one token, which share the "
-              "weights and a KV cache of --seq tokens for -b sequences");
-  whole_number(
-      c->add_option("--prompts", o->prompts,
-                    "Tokens of the prompt graphs of --generate (default: 32,128,512,... up "
-                    "to --seq)"),
-      2)
-      ->type_name("N,N")
-      ->delimiter(',')
-      ->allow_extra_args(false);
+  add_purpose_options(*c, *o);
   one_of(c->add_option("-o,--optimization", o->optimization,
                        "Fusion of operators: -o0 none, -o1 by rules, -o3 the compiler's own "
                        "(default: 3)"),
@@ -433,7 +438,6 @@ void add_compile(CLI::App& app, const Globals& globals, Action& action) {
   c->add_option("--chip-memory", o->chip_memory,
                 "Memory of one chip, as in 24GB (default: this machine's, shared by all chips)")
       ->type_name("BYTES");
-  add_training_options(*c, *o);
   add_stage_options(*c, *o);
   c->callback(
       [o, &globals, &action] { action = [o, &globals] { return compile_model(*o, globals); }; });
