@@ -1,6 +1,8 @@
 // attention_gradient: of attention's query, key and value, from the gradient of its result.
+#include <algorithm>
 #include <tuple>
 
+#include "kernels/cpu/attention_gradient.h"
 #include "ops/attention_rows.h"
 #include "ops/build.h"
 #include "ops/table.h"
@@ -64,6 +66,73 @@ void attention_gradient_reference(const RefCall& call) {
   } while (next_index(shape, row));
 }
 
+class AttentionGradientKernel : public Kernel {
+ public:
+  explicit AttentionGradientKernel(const KernelSpec& spec) {
+    const auto dims = [](const OperandSpec& operand) {
+      return FourDims(operand.type.shape, operand.strides);
+    };
+    const auto tensor = [&](const OperandSpec& operand) {
+      const FourDims four = dims(operand);
+      return kernels::AttentionTensor{.batch_stride = four.stride[0],
+                                      .head_stride = four.stride[1],
+                                      .row_stride = four.stride[2]};
+    };
+    const FourDims q = dims(spec.operands[kQuery]);
+    const FourDims k = dims(spec.operands[kKey]);
+    kernels::AttentionArgs& f = args_.forward;
+    f.batch = q.size[0];
+    f.q_heads = q.size[1];
+    f.kv_heads = k.size[1];
+    f.q_rows = q.size[2];
+    f.keys = k.size[2];
+    f.qk_size = q.size[3];
+    f.v_size = dims(spec.operands[kValue]).size[3];
+    f.q = tensor(spec.operands[kQuery]);
+    f.k = tensor(spec.operands[kKey]);
+    f.v = tensor(spec.operands[kValue]);
+    f.scale = static_cast<float>(attention_scale(*spec.attrs, f.qk_size));
+    f.causal = spec.attrs->boolean("is_causal", false);
+    f.query_begin = spec.begin("q");
+    f.head_begin = spec.begin("h");
+    f.queries_per_kv = std::max<int64_t>(spec.attrs->integer("group", 0), 1);
+    args_.dy = tensor(spec.operands[kDy]);
+    args_.dq = tensor(spec.results[0]);
+    args_.dk = tensor(spec.results[1]);
+    args_.dv = tensor(spec.results[2]);
+    scratch_bytes_ = kernels::attention_gradient_scratch_bytes(args_, spec.n_threads);
+  }
+
+  int64_t scratch_bytes() const override { return scratch_bytes_; }
+
+  void run(Member& member, const void* const* operands, void* const* results,
+           void* scratch) const noexcept override {
+    kernels::AttentionGradientArgs args = args_;
+    args.dy.data = operands[kDy];
+    args.forward.q.data = operands[kQuery];
+    args.forward.k.data = operands[kKey];
+    args.forward.v.data = operands[kValue];
+    args.dq.data = results[0];
+    args.dk.data = results[1];
+    args.dv.data = results[2];
+    args.scratch = scratch;
+    kernels::attention_gradient(member, args);
+  }
+
+ private:
+  kernels::AttentionGradientArgs args_;
+  int64_t scratch_bytes_ = 0;
+};
+
+// Masks and 16-bit types by the oracle, on one thread.
+std::unique_ptr<Kernel> make_attention_gradient(const KernelSpec& spec) {
+  const bool has_mask = spec.operands.size() > kMask && spec.operands[kMask].present;
+  bool is_f32 = true;
+  for (size_t i = 0; i < kMask; ++i) is_f32 &= spec.operands[i].type.dtype == DType::kF32;
+  if (has_mask || !is_f32) return make_reference_kernel(spec);
+  return std::make_unique<AttentionGradientKernel>(spec);
+}
+
 // Five products where attention has two.
 double attention_gradient_flops(const Attrs& attrs, const Rule& rule) {
   double flops = attrs.boolean("is_causal", false) ? 2.5 : 5;
@@ -87,9 +156,9 @@ const OpDef attention_gradient{
     .linear = {"dy"},
     .result_dtypes = attention_gradient_dtypes,
     .reference = attention_gradient_reference,
-    .make_kernel = make_reference_kernel,
-    .operand_strides = Strided::kAny,
-    .result_strides = Strided::kAny,
+    .make_kernel = make_attention_gradient,
+    .operand_strides = Strided::kLast,
+    .result_strides = Strided::kLast,
     .flops = attention_gradient_flops,
     .samples = {"dy: f32[2, 3, 5, 6], query: f32[2, 3, 5, 8], key: f32[2, 3, 7, 8], value: f32[2, "
                 "3, 7, 6], group=1",

@@ -7,6 +7,24 @@ namespace shardwright::ops {
 namespace {
 
 TEST(Attention, KernelEqualsReference) { check_samples(attention); }
+TEST(Attention, GradientKernelEqualsReference) { check_samples(attention_gradient); }
+
+// More rows than a block, more keys than registers, heads of an odd size, part of a group.
+TEST(Attention, GradientOfManyRows) {
+  const Sample sample = parse_sample(
+      attention_gradient,
+      "dy: f32[2, 5, 77, 19], query: f32[2, 5, 77, 13], key: f32[2, 2, 91, 13], value: f32[2, 2, "
+      "91, 19], is_causal=true, group=3");
+  const RefTensors operands = random_operands(sample, 6);
+  std::vector<TensorType> types;
+  for (const size_t i : {1, 2, 3}) types.push_back(operands[i]->type);
+  const Begins begins{{"h", 4}, {"q", 9}};
+  const auto want = run_reference(attention_gradient, sample.attrs, operands, types, begins);
+  for (const int threads : {1, 3})
+    expect_close(run_kernel(attention_gradient, sample.attrs, operands, types, begins,
+                            {.n_threads = threads}),
+                 want);
+}
 
 // Elements [begin, end) along `dim`.
 RefTensor part_of(const RefTensor& whole, size_t dim, int64_t begin, int64_t end) {
