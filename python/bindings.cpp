@@ -263,7 +263,7 @@ std::string Session::measure(const std::string& options_json) {
 
 // The files that go along in a PEF.
 nb::dict files(const std::string& path) {
-  const auto file = sw::pef::File::open(path);
+  const auto file = sw::pef::File::open(path, sw::pef::kNoPlan);
   nb::dict result;
   for (const std::string& name : file->files()) {
     const std::string_view bytes = file->file(name);

@@ -152,10 +152,12 @@ void check(const Options& o) {
 int generate(const Options& o, const Globals& globals) {
   check(o);
   const std::string path = pef_of(o.pef.pef);
-  const auto file = pef::File::open(path, o.pef.n_chips);
-  // It starts while the weights are loaded.
+  // It starts while the weights are loaded; what is no PEF is said before it complains, too.
   std::unique_ptr<TextProcess> text;
-  if (!o.prompts.empty()) text = std::make_unique<TextProcess>(path);
+  if (!o.prompts.empty()) {
+    (void)pef::File::open(path, pef::kNoPlan);
+    text = std::make_unique<TextProcess>(path);
+  }
   Progress progress(globals);
   progress.stage("load", 0, 0);
   const auto session = load_session(o.pef);
@@ -169,7 +171,7 @@ int generate(const Options& o, const Globals& globals) {
                     count_text(std::ssize(answers), "prompt"), generator.slots(), answers.size()));
   progress.end();
   Writer writer(o, globals, text.get(), answers.size());
-  const double first = run(o, stop_tokens_of(*file), generator, writer, answers);
+  const double first = run(o, stop_tokens_of(session->file()), generator, writer, answers);
   const Json stats = o.stats ? generation_stats(*session, generator, first) : Json();
   if (globals.json) {
     Json json = {{"schema_version", 1}, {"answers", Json::array()}};

@@ -124,7 +124,7 @@ std::unique_ptr<runtime::Session> load_session(const PefOptions& options) {
   const std::string path = pef_of(options.pef);
   if (options.n_chips > 0 || options.tensor_parallel || options.precision || options.batch_size ||
       options.seq)
-    check_contradictions(options, pef::File::open(path)->manifest());
+    check_contradictions(options, pef::File::open(path, pef::kNoPlan)->manifest());
   return runtime::Session::load(path, session);
 }
 

@@ -56,7 +56,7 @@ int serve(const ServeOptions& o, const Globals& globals) {
     throw Error(ErrorCode::kUsage, fmt::format("--port {}: give a port up to {}, or 0 for any free "
                                                "one",
                                                o.port, kPorts - 1));
-  check_contradictions(o.pef, pef::File::open(o.pef.pef)->manifest());
+  check_contradictions(o.pef, pef::File::open(o.pef.pef, pef::kNoPlan)->manifest());
   const std::string python = python_program();
   const std::string has_package =
       shell_quoted(python) +

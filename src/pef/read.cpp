@@ -21,6 +21,10 @@ namespace {
   throw Error(ErrorCode::kBrokenFile, message);
 }
 
+bool is_wanted(const Plan& plan, int n_chips) {
+  return n_chips == kAllPlans || plan.n_chips == n_chips;
+}
+
 enum LeafState : uint8_t { kUnknown, kBeingHashed, kGood, kBad };
 
 }  // namespace
@@ -132,12 +136,12 @@ void File::read_metadata(int n_chips) {
       throw Error(ErrorCode::kUsage,
                   fmt::format("it has no plan for {} chips; it has plans for {}", n_chips, known));
   }
+  if (n_chips == kFirstPlan && !manifest_.plans.empty()) n_chips = manifest_.plans[0].n_chips;
   for (const SegmentInfo& segment : state.segments) read_segment(segment, n_chips);
   if (state.weights == nullptr) broken("damaged: it has no weights segment");
   state.leaf_states = std::vector<std::atomic<uint8_t>>(state.weights->leaves.size());
   for (const Plan& plan : manifest_.plans)
-    if ((n_chips == 0 || plan.n_chips == n_chips) &&
-        static_cast<int>(plan.chips.size()) != plan.n_chips)
+    if (is_wanted(plan, n_chips) && static_cast<int>(plan.chips.size()) != plan.n_chips)
       broken(fmt::format("damaged: the plan for {} chips has {} chips", plan.n_chips,
                          plan.chips.size()));
   for (const Tensor& tensor : manifest_.tensors)
@@ -173,7 +177,7 @@ void File::read_segment(const SegmentInfo& segment, int n_chips) {
   }
   if (segment.plan < 0 || static_cast<size_t>(segment.plan) >= manifest_.plans.size()) misplaced();
   Plan& plan = manifest_.plans[static_cast<size_t>(segment.plan)];
-  if (n_chips > 0 && plan.n_chips != n_chips) return;
+  if (!is_wanted(plan, n_chips)) return;
   if (segment.kind == SegmentKind::kChip) {
     if (segment.chip != static_cast<int>(plan.chips.size())) misplaced();
     plan.chips.push_back(decode_chip(bytes, segment.name));
@@ -192,8 +196,19 @@ TensorView File::tensor(int index, bool verify) const {
     throw Error(ErrorCode::kUsage, path_ + " was written without weights: " + tensor.name +
                                        " has no bytes. Compile it again with the weights");
   const int64_t size = stored_bytes(tensor);
-  for (int64_t leaf = tensor.offset_bytes / kLeafBytes;
-       verify && leaf * kLeafBytes < tensor.offset_bytes + size; ++leaf)
+  if (verify) this->verify(index, 0, size);
+  return {tensor.type,
+          tensor.repeated ? Strides(tensor.type.shape.size(), 0)
+                          : contiguous_strides(tensor.type.shape),
+          state_->bytes(state_->weights->offset_bytes + tensor.offset_bytes, size).data()};
+}
+
+void File::verify(int index, int64_t offset_bytes, int64_t size_bytes) const {
+  const Tensor& tensor = manifest_.tensors[static_cast<size_t>(index)];
+  CHECK(tensor.offset_bytes >= 0 && offset_bytes >= 0 &&
+        offset_bytes + size_bytes <= stored_bytes(tensor));
+  const int64_t begin = tensor.offset_bytes + offset_bytes;
+  for (int64_t leaf = begin / kLeafBytes; leaf * kLeafBytes < begin + size_bytes; ++leaf)
     if (!state_->touch_leaf(static_cast<size_t>(leaf)))
       broken(
           fmt::format("{}: damaged: the weights around {} (bytes {} to {} of the file) have "
@@ -201,10 +216,6 @@ TensorView File::tensor(int index, bool verify) const {
                       path_, tensor.name, state_->weights->offset_bytes + leaf * kLeafBytes,
                       std::min(state_->weights->offset_bytes + (leaf + 1) * kLeafBytes,
                                state_->weights->end_bytes())));
-  return {tensor.type,
-          tensor.repeated ? Strides(tensor.type.shape.size(), 0)
-                          : contiguous_strides(tensor.type.shape),
-          state_->bytes(state_->weights->offset_bytes + tensor.offset_bytes, size).data()};
 }
 
 void File::verify_deep() const {

@@ -13,13 +13,18 @@ namespace shardwright::pef {
 
 struct SegmentInfo;
 
+// In place of a number of chips: whose programs to decode.
+inline constexpr int kAllPlans = 0;
+inline constexpr int kFirstPlan = -1;
+inline constexpr int kNoPlan = -2;
+
 class File {
  public:
-  // Maps and checks all metadata. Programs of `n_chips`'s plan alone are decoded if n_chips > 0 (0:
-  // all plans). Throws Error(kBrokenFile): damaged, truncated, another version (says what wrote it,
+  // Maps the file and checks the digests of all metadata. Of the programs, those of the plan for
+  // `n_chips` (or see above) are decoded and checked: most of the time that opening takes. Throws Error(kBrokenFile): damaged, truncated, another version (says what wrote it,
   // what reads it, how to compile again); Error(kUsage): no such file; no plan for n_chips (lists
   // those there are).
-  static std::shared_ptr<File> open(const std::string& path, int n_chips = 0);
+  static std::shared_ptr<File> open(const std::string& path, int n_chips = kAllPlans);
 
   const Manifest& manifest() const { return manifest_; }
   const std::string& report_json() const { return report_json_; }
@@ -33,6 +38,9 @@ class File {
   // Error(kBrokenFile)) unless `verify` is false. Threads may call it together: each leaf is hashed
   // once. Throws Error(kUsage) where the file was written without the tensor's bytes.
   TensorView tensor(int index, bool verify = true) const;
+  // Hashes the leaves of a part of what tensor() shows that nobody has hashed: `size_bytes` from
+  // `offset_bytes` on. Throws as tensor() does; threads may call it together.
+  void verify(int index, int64_t offset_bytes, int64_t size_bytes) const;
   // Gives back the memory of bytes of the mapping that tensor() has shown; see MappedFile::forget.
   void forget(const std::byte* data, int64_t size) const;
   // The names of the files that go along with the model (WriteOptions::files), and one's content.

@@ -141,7 +141,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
   std::unique_ptr<Session> session(new Session());
   State& s = *session->state_;
   s.options = options;
-  s.file = pef::File::open(path, options.n_chips);
+  s.file = pef::File::open(path, options.n_chips > 0 ? options.n_chips : pef::kFirstPlan);
   const auto& plans = s.file->manifest().plans;
   const auto found = std::find_if(plans.begin(), plans.end(), [&](const pef::Plan& plan) {
     return options.n_chips == 0 || plan.n_chips == options.n_chips;
@@ -171,6 +171,7 @@ std::unique_ptr<Session> Session::load(const std::string& path, const SessionOpt
   return session;
 }
 
+const pef::File& Session::file() const { return *state_->file; }
 const pef::Manifest& Session::manifest() const { return state_->file->manifest(); }
 const std::string& Session::report_json() const { return state_->file->report_json(); }
 const std::string& Session::digest() const { return state_->file->digest(); }

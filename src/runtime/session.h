@@ -51,6 +51,7 @@ class Session {
   static std::unique_ptr<Session> load(const std::string& path, const SessionOptions& options = {});
   ~Session();
 
+  const pef::File& file() const;
   const pef::Manifest& manifest() const;
   const std::string& report_json() const;
   const std::string& digest() const;  // of the PEF

@@ -106,6 +106,15 @@ TEST_F(PefFile, DecodesOnePlanIfAsked) {
   }
 }
 
+TEST_F(PefFile, DecodesTheFirstPlanOrNone) {
+  const auto first = File::open(path_, kFirstPlan);
+  EXPECT_EQ(first->manifest().plans[0].chips.size(), 1U);
+  EXPECT_TRUE(first->manifest().plans[1].chips.empty());
+  const auto none = File::open(path_, kNoPlan);
+  ASSERT_EQ(none->manifest().plans.size(), 2U);
+  for (const Plan& plan : none->manifest().plans) EXPECT_TRUE(plan.chips.empty());
+}
+
 TEST_F(PefFile, SameInputSameBytes) {
   const std::string other = (folder_ / "other.pef").string();
   write(other, small_manifest(), SmallWeights().views(), {.report_json = "{\"a\": 1}"});
