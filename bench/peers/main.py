@@ -68,7 +68,7 @@ class Group:
         self.disagreements: list[str] = []
         self.best: dict[tuple[str, str], float] = {}  # (workload, figure) -> seconds
         self.tokens: dict[tuple[str, str], list[int]] = {}
-        self.slow: list[str] = []  # first calls: torch.compile
+        self.compiled_in: list[str] = []  # first calls: torch.compile
         self.limits = dict.fromkeys(
             ("f32_gflops", "bf16_gflops", "int8_gflops", "read_gbytes"), 0.0
         )
@@ -133,7 +133,7 @@ class Group:
                         continue
                     start = time.perf_counter()
                     try:
-                        reply = process.ask(work.request(figure, timed=False))
+                        reply = process.ask(self.first_request(work, figure))
                     except Failed as error:
                         self.skip(f"{work.name} {figure}", error)
                         continue
@@ -143,7 +143,16 @@ class Group:
                     said = f"{work.name} {figure}, {took:.1f} s"
                     say(f"  ready: {said}")
                     if process.settings.get("compiled"):
-                        self.slow.append(f"{self.model} {self.precision} {said}")
+                        self.compiled_in.append(f"{self.model} {self.precision} {said}")
+
+    @property
+    def must_agree(self) -> bool:
+        """Real weights in f32 must say the same everywhere, or not all compute the same."""
+        return self.model == "smollm2" and self.precision == "f32"
+
+    def first_request(self, work: Workload, figure: str) -> dict:
+        request = work.request(figure, timed=False)
+        return request if self.must_agree else {**request, "new": min(work.new, 2)}
 
     def round(self, number: int) -> None:
         for work in self.works:
@@ -258,8 +267,7 @@ class Group:
         return work.batch * (work.prompt if work.kind == "prefill" else work.new)
 
     def check_text(self) -> None:
-        """Real weights in f32 must say the same everywhere, or not all compute the same."""
-        if self.model != "smollm2" or self.precision != "f32" or self.chips > 1:
+        if not self.must_agree or self.chips > 1:
             return
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         ids = tokenizer(TEXT)["input_ids"]
@@ -277,8 +285,7 @@ class Group:
                     self.disagreements.append(f"{figure} continues {TEXT!r} with {said!r}")
 
     def check_tokens(self) -> None:
-        """The same for the prompts of the workloads."""
-        if self.model != "smollm2" or self.precision != "f32":
+        if not self.must_agree:
             return
         for work in self.works:
             said = {f: tokens for (name, f), tokens in self.tokens.items() if name == work.name}
@@ -332,6 +339,13 @@ def parse() -> argparse.Namespace:
         help="SmolLM2 alone, two rounds, without torch.compile, which takes minutes the first time",
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="print what earlier runs wrote with --json, and run nothing",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     if args.quick:
@@ -341,61 +355,53 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def document(args: argparse.Namespace, groups: list[Group]) -> dict:
+    """All that is known up to now."""
+    return {
+        "schema_version": 2,
+        "rows": [row for group in groups for row in group.rows()],
+        "limits": {name: max(g.limits[name] for g in groups) for name in groups[0].limits},
+        "about": {name: text for group in groups for name, text in group.about.items()},
+        "compiled_in": [line for group in groups for line in group.compiled_in],
+        "skipped": [line for group in groups for line in group.skipped],
+        "disagreements": [line for group in groups for line in group.disagreements],
+        "idle_cpu": max(group.idle_cpu() for group in groups),
+        "strangers_cpu": max(group.strangers_cpu() for group in groups),
+        "rounds": args.rounds,
+        "threads": args.threads,
+    }
+
+
 def main() -> int:
     args = parse()
-    groups = []
+    if args.show:
+        print(*(report.text(report.from_json(path)) for path in args.show), sep="\n\n")
+        return 0
+    groups: list[Group] = []
     for model in args.models:
         for precision in args.precision:
             for chips in sorted({work.chips for work in args.workloads}):
-                if works_of(args, model, precision, chips):
-                    groups.append(Group(args, model, precision, chips))
-                    groups[-1].run()
-                    say(report.table(groups[-1].rows()))
+                if not works_of(args, model, precision, chips):
+                    continue
+                groups.append(Group(args, model, precision, chips))
+                groups[-1].run()
+                say(report.table(groups[-1].rows()))
+                if args.json:  # after each: a run of an hour that is ended early was not in vain
+                    report.to_json(document(args, groups), args.json)
     if not groups:
         print("none of these workloads is run with this model and precision", file=sys.stderr)
         return 2
-    rows = [row for group in groups for row in group.rows()]
-    idle = max(group.idle_cpu() for group in groups)
-    strangers = max(group.strangers_cpu() for group in groups)
-    about = {name: text for group in groups for name, text in group.about.items()}
-    skipped = [line for group in groups for line in group.skipped]
-    slow = [line for group in groups for line in group.slow]
-    disagreements = [line for group in groups for line in group.disagreements]
-    print(report.table(rows), report.all_figures(rows), report.LEGEND, sep="\n\n")
-    top = {name: max(group.limits[name] for group in groups) for name in groups[0].limits}
-    print(
-        f"\n{report.verdicts(rows)}"
-        f"\nlimits, {args.threads} threads: f32 {top['f32_gflops']:.0f} GF/s, bf16 "
-        f"{top['bf16_gflops']:.0f} GF/s, int8 {top['int8_gflops']:.0f} Gop/s, "
-        f"read {top['read_gbytes']:.1f} GB/s"
-        f"\npeers that wait: at most {idle:.3f} of a core each; other programs: {strangers:.3f}",
-        *dict.fromkeys(about.values()),
-        *(f"compiled in the first call: {line}" for line in slow),
-        *(f"skipped: {line}" for line in skipped),
-        *(f"NOT THE SAME: {line}" for line in disagreements),
-        sep="\n",
-    )
-    if args.json:
-        document = {
-            "rows": rows,
-            "about": about,
-            "skipped": skipped,
-            "compiled_in": slow,
-            "disagreements": disagreements,
-            "idle_cpu": idle,
-            "strangers_cpu": strangers,
-            "rounds": args.rounds,
-            "threads": args.threads,
-        }
-        report.to_json(document, args.json)
+    result = document(args, groups)
+    print(report.text(result))
     if args.plot:
-        report.plot(rows, args.plot)
+        report.plot(result["rows"], args.plot)
+    idle, strangers = result["idle_cpu"], result["strangers_cpu"]
     if idle > MOST_IDLE_CPU:
         print("a peer that waits burns CPU: the others' figures are too low", file=sys.stderr)
     if strangers > MOST_STRANGERS_CPU:
         print("other programs used the cores meanwhile: run it again alone", file=sys.stderr)
     trusted = idle <= MOST_IDLE_CPU and strangers <= MOST_STRANGERS_CPU
-    return 0 if trusted and not disagreements else 1
+    return 0 if trusted and not result["disagreements"] else 1
 
 
 if __name__ == "__main__":

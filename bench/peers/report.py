@@ -1,4 +1,4 @@
-# The table, the JSON and the plot of `./dev bench peers`.
+# The tables and the plot of `./dev bench peers`.
 from __future__ import annotations
 
 import json
@@ -100,8 +100,30 @@ def verdicts(rows: list[dict]) -> str:
     return f"{sum(reached)} of {len(reached)} wanted figures reached"
 
 
-def to_json(report: dict, path: Path) -> None:
-    path.write_text(json.dumps({"schema_version": 2, **report}, indent=1) + "\n")
+def text(document: dict) -> str:
+    """All that a run has found, for people."""
+    rows, top = document["rows"], document["limits"]
+    lines = [
+        verdicts(rows),
+        f"limits, {document['threads']} threads: f32 {top['f32_gflops']:.0f} GF/s, bf16 "
+        f"{top['bf16_gflops']:.0f} GF/s, int8 {top['int8_gflops']:.0f} Gop/s, "
+        f"read {top['read_gbytes']:.1f} GB/s; best of {document['rounds']} rounds",
+        f"peers that wait: at most {document['idle_cpu']:.3f} of a core each; other programs: "
+        f"{document['strangers_cpu']:.3f}",
+        *dict.fromkeys(document["about"].values()),
+        *(f"compiled in the first call: {line}" for line in document["compiled_in"]),
+        *(f"skipped: {line}" for line in document["skipped"]),
+        *(f"NOT THE SAME: {line}" for line in document["disagreements"]),
+    ]
+    return "\n\n".join((table(rows), all_figures(rows), LEGEND, "\n".join(lines)))
+
+
+def to_json(document: dict, path: Path) -> None:
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def from_json(path: Path) -> dict:
+    return json.loads(path.read_text())
 
 
 def plot(rows: list[dict], path: Path) -> None:
