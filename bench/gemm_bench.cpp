@@ -1,11 +1,13 @@
 // Speed of gemm against limits of this machine that are measured in the same rounds: the peak of
 // f32 FMA and of the bf16 dot instruction for large M, a plain read loop over cold weights for
-// M = 1, 4 and 8. Usage: gemm_bench [threads [rounds [most_m [weights]]]]; most_m 8 leaves decode
-// alone, weights (f32, bf16, i8) those of one type.
+// M = 1, 4 and 8; and whether what is wanted of a shape was reached.
+// Usage: gemm_bench [threads [rounds [most_m [weights]]]]; most_m 8 leaves decode alone, weights
+// (f32, bf16, i8) those of one type.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <numeric>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -66,15 +68,36 @@ struct Case {
                                       : *std::min_element(seconds.begin(), seconds.end()));
   }
 
-  void print() const {
+  // Least share of the limit: of the read loop for M = 1 and 4, of the peak for large M. Where K is
+  // short, a block's sums are stored after too few products. 0: for orientation.
+  double wanted() const {
+    if (m == 1) return 0.88;
+    if (m == 4) return 0.70;
+    if (m < 128 || w == DType::kI8) return 0;
+    const bool is_short = k < 1024;
+    if (x == DType::kF32) return is_short ? 0.75 : 0.85;
+    return is_short ? 0.70 : 0.80;
+  }
+
+  // Prints its line; whether it was reached, where something is wanted.
+  std::optional<bool> print() const {
     const double gflops = 2e-9 * static_cast<double>(m * n * k) / best_s;
     const double gbytes = 1e-9 * static_cast<double>(panel_bytes(w, n, k)) / best_s;
     const double peak = x == DType::kF32 ? limits.f32_gflops : limits.bf16_gflops;
+    const double of_peak = gflops / peak;
+    const double of_read = gbytes / limits.read_gbytes;
     std::printf(
         "%-4s %-4s %4ld x %5ld x %4ld  %9.1f us  %6.1f GF/s (%.2f of peak)  %5.1f GB/s (%.2f of "
-        "read)\n",
-        dtype_name(x).data(), dtype_name(w).data(), m, n, k, best_s * 1e6, gflops, gflops / peak,
-        gbytes, gbytes / limits.read_gbytes);
+        "read)",
+        dtype_name(x).data(), dtype_name(w).data(), m, n, k, best_s * 1e6, gflops, of_peak, gbytes,
+        of_read);
+    if (wanted() == 0) {
+      std::printf("\n");
+      return std::nullopt;
+    }
+    const bool reached = (m <= 4 ? of_read : of_peak) >= wanted();
+    std::printf("  wanted %.2f: %s\n", wanted(), reached ? "reached" : "MISSED");
+    return reached;
   }
 };
 
@@ -103,7 +126,14 @@ void run(int n_threads, int rounds, int64_t most_m, std::string_view weights) {
   std::printf("%s, %d threads: f32 peak %.0f GF/s, bf16 peak %.0f GF/s, read %.1f GB/s\n",
               isa_name(active_isa()).data(), n_threads, limits.f32_gflops, limits.bf16_gflops,
               limits.read_gbytes);
-  for (const Case& c : cases) c.print();
+  int n_wanted = 0;
+  int n_reached = 0;
+  for (const Case& c : cases) {
+    const std::optional<bool> reached = c.print();
+    n_wanted += reached.has_value() ? 1 : 0;
+    n_reached += reached.value_or(false) ? 1 : 0;
+  }
+  std::printf("%d of %d wanted shares reached\n", n_reached, n_wanted);
 }
 
 }  // namespace

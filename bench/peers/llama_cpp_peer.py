@@ -28,10 +28,13 @@ class Peer:
         """An empty one."""
         if (figure, rows) not in self.contexts:
             self.contexts[figure, rows] = Context(
-                self.model, self.vocab, self.threads, figure.endswith("flash"), rows
+                self.model, self.vocab, self.threads, self._flash(figure), rows
             )
         self.contexts[figure, rows].clear()
         return self.contexts[figure, rows]
+
+    def _flash(self, figure: str) -> bool:
+        return figure.endswith("flash")
 
     def prefill(self, figure: str, ids: np.ndarray) -> int:
         return self._context(figure, len(ids)).append(ids, 0)[0].argmax()

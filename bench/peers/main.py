@@ -18,7 +18,15 @@ import models
 import report
 from processes import ROOT, Failed, Process, available_gb, limits, machine_cpu_s
 from transformers import AutoTokenizer
-from workloads import PRECISIONS, WORKLOADS, Workload, share_of_limit, wanted
+from workloads import (
+    ONE_CHIP,
+    PRECISIONS,
+    WORKLOADS,
+    Workload,
+    share_of_limit,
+    wanted,
+    wanted_share,
+)
 
 # peer -> settings of each of its processes
 PEERS = {
@@ -28,8 +36,15 @@ PEERS = {
     "openvino": ({},),
 }
 TEXT, EXPECTED = "The capital of France is", " Paris"
-# In place of them beside two chips: ourselves.
-ONE_CHIP = {"chips": 1, "name": "one chip"}
+# Beside several chips: ourselves on one, and those of them that run in several processes.
+PARALLEL = {
+    "shardwright": (("shardwright", {}), ("shardwright", {"chips": 1, "name": ONE_CHIP})),
+    "llama_cpp": tuple(
+        ("llama_rpc", {"split": f"llama.cpp RPC, {s}"}) for s in ("layers", "tensors")
+    ),
+    "torch": (("torch_parallel", {}),),
+}
+MOST_PROCESSES = 2  # of those others: more than cores is our own exercise
 MOST_IDLE_CPU = 0.02  # of a core, for a peer whose turn it is not
 MOST_STRANGERS_CPU = 0.1  # of a core, for all other programs: OpenMP's barriers suffer most
 
@@ -43,7 +58,7 @@ class Group:
 
     def __init__(self, args: argparse.Namespace, model: str, precision: str, chips: int):
         self.args, self.model, self.precision, self.chips = args, model, precision, chips
-        self.works = [work for work in args.workloads if work.chips == chips]
+        self.works = works_of(args, model, precision, chips)
         self.folder = models.huggingface(model)
         self.config = models.config_of(self.folder)
         self.matrices = models.matrix_count(self.folder)
@@ -53,6 +68,7 @@ class Group:
         self.disagreements: list[str] = []
         self.best: dict[tuple[str, str], float] = {}  # (workload, figure) -> seconds
         self.tokens: dict[tuple[str, str], list[int]] = {}
+        self.compiled_in: list[str] = []  # first calls: torch.compile
         self.limits = dict.fromkeys(
             ("f32_gflops", "bf16_gflops", "int8_gflops", "read_gbytes"), 0.0
         )
@@ -76,13 +92,15 @@ class Group:
             "cache_folder": str(models.FOLDER),
             **own,
         }
-        if peer == "llama_cpp":
+        if peer.startswith("llama"):
             settings["gguf"] = str(models.gguf_file(self.model, self.precision))
         return settings
 
     def choices(self) -> Iterator[tuple[str, dict]]:
         if self.chips > 1:
-            yield from (("shardwright", {}), ("shardwright", ONE_CHIP))
+            for peer in self.args.peers:
+                if peer == "shardwright" or self.chips <= MOST_PROCESSES:
+                    yield from PARALLEL.get(peer, ())
             return
         for peer in self.args.peers:
             for own in PEERS[peer]:
@@ -115,24 +133,40 @@ class Group:
                         continue
                     start = time.perf_counter()
                     try:
-                        reply = process.ask(work.request(figure, timed=False))
+                        reply = process.ask(self.first_request(work, figure))
                     except Failed as error:
                         self.skip(f"{work.name} {figure}", error)
                         continue
                     self.best[work.name, figure] = float("inf")
                     self.tokens[work.name, figure] = reply["tokens"]
-                    say(f"  ready: {work.name} {figure}, {time.perf_counter() - start:.1f} s")
+                    took = time.perf_counter() - start
+                    said = f"{work.name} {figure}, {took:.1f} s"
+                    say(f"  ready: {said}")
+                    if process.settings.get("compiled"):
+                        self.compiled_in.append(f"{self.model} {self.precision} {said}")
+
+    @property
+    def must_agree(self) -> bool:
+        """Real weights in f32 must say the same everywhere, or not all compute the same."""
+        return self.model == "smollm2" and self.precision == "f32"
+
+    def first_request(self, work: Workload, figure: str) -> dict:
+        request = work.request(figure, timed=False)
+        return request if self.must_agree else {**request, "new": min(work.new, 2)}
 
     def round(self, number: int) -> None:
         for work in self.works:
+            if work.seconds:
+                continue
             self.measure_limits()
             turns = [(p, figure) for p in self.processes for figure in p.figures]
             shift = number % max(1, len(turns))
             for process, figure in turns[shift:] + turns[:shift]:
-                if work.seconds:
-                    self.time_start(work, process, figure)
-                elif (work.name, figure) in self.best:
+                if (work.name, figure) in self.best:
                     self.time(work, process, figure)
+        starts = [work for work in self.works if work.seconds]
+        for process in self.processes if starts else ():
+            self.time_start(starts, process, process.figures[-1])
 
     def measure_limits(self) -> None:
         for name, value in limits(self.args.threads).items():
@@ -154,24 +188,26 @@ class Group:
         self.strangers_s += max(0.0, strangers)
         self.best[work.name, figure] = min(self.best[work.name, figure], reply["seconds"])
 
-    def time_start(self, work: Workload, running: Process, figure: str) -> None:
+    def time_start(self, works: list[Workload], running: Process, figure: str) -> None:
         """A fresh process, of the same peer, up to its first token. `running` only lends its
         settings; figures that would compile for minutes are left out."""
         if running.settings.get("compiled"):
             return
-        process = Process(running.peer, running.settings)
+        process = None
         try:
-            reply = process.ask(work.request(figure, timed=False))
-            seconds = time.perf_counter() - process.started_s
+            process = Process(running.peer, running.settings)
+            reply = process.ask(works[0].request(figure, timed=False))
+            start_s = time.perf_counter() - process.started_s
         except Failed as error:
-            self.skip(f"{work.name} {figure}", error)
+            self.skip(f"{works[0].name} {figure}", error)
             return
         finally:
-            process.close()
-        if work.kind == "load":
-            seconds = reply["since_load_s"]
-        key = work.name, figure
-        self.best[key] = min(self.best.get(key, float("inf")), seconds)
+            if process:
+                process.close()
+        for work in works:
+            key = work.name, figure
+            seconds = reply["since_load_s"] if work.kind == "load" else start_s
+            self.best[key] = min(self.best.get(key, float("inf")), seconds)
 
     def idle_cpu(self) -> float:
         """The most that a peer burns while it waits, of a core."""
@@ -193,33 +229,45 @@ class Group:
             figures = {
                 figure: seconds if work.seconds else self.tokens_of(work) / seconds
                 for (name, figure), seconds in self.best.items()
-                if name == work.name
+                if name == work.name and seconds < float("inf")
             }
             if not figures:
                 continue
+            shares = {
+                figure: share_of_limit(
+                    work, figure, rate, self.config, self.matrices, self.precision, self.limits
+                )
+                for figure, rate in figures.items()
+            }
             row = {
                 "model": self.model,
                 "precision": self.precision,
                 "workload": work.name,
+                "chips": work.chips,
                 "unit": "s" if work.seconds else "tokens/s",
                 "figures": figures,
-                "wanted": wanted(work, self.precision, self.limits),
+                "shares": shares,
+                "wanted_share": wanted_share(work),
                 "limits": self.limits,
             }
-            rate = report.ours(row) or figures[report.best_peer(row)]
-            row["share_of_limit"] = share_of_limit(
-                work, rate, self.config, self.matrices, self.precision, self.limits
-            )
+            pairs = [report.compare(row, against) for against in report.opponents(row)]
+            row["comparisons"] = [
+                {**pair, "wanted": self.wanted(work, pair["against"], shares)}
+                for pair in pairs
+                if pair
+            ]
             rows.append(row)
         return rows
+
+    def wanted(self, work: Workload, against: str, shares: dict) -> float | None:
+        return wanted(work, self.precision, against, self.limits, shares[against])
 
     @staticmethod
     def tokens_of(work: Workload) -> int:
         return work.batch * (work.prompt if work.kind == "prefill" else work.new)
 
     def check_text(self) -> None:
-        """Real weights in f32 must say the same everywhere, or not all compute the same."""
-        if self.model != "smollm2" or self.precision != "f32" or self.chips > 1:
+        if not self.must_agree or self.chips > 1:
             return
         tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         ids = tokenizer(TEXT)["input_ids"]
@@ -237,8 +285,7 @@ class Group:
                     self.disagreements.append(f"{figure} continues {TEXT!r} with {said!r}")
 
     def check_tokens(self) -> None:
-        """The same for the prompts of the workloads."""
-        if self.model != "smollm2" or self.precision != "f32":
+        if not self.must_agree:
             return
         for work in self.works:
             said = {f: tokens for (name, f), tokens in self.tokens.items() if name == work.name}
@@ -249,7 +296,7 @@ class Group:
                 if tokens != said[first]
             ]
 
-    def run(self) -> list[dict]:
+    def run(self) -> None:
         say(f"{self.model} {self.precision}, {self.chips} chip{'s' * (self.chips > 1)}")
         try:
             self.start()
@@ -262,7 +309,14 @@ class Group:
         finally:
             for process in self.processes:
                 process.close()
-        return self.rows()
+
+
+def works_of(args: argparse.Namespace, model: str, precision: str, chips: int) -> list[Workload]:
+    return [
+        work
+        for work in args.workloads
+        if work.chips == chips and model in work.models and precision in work.precisions
+    ]
 
 
 def parse() -> argparse.Namespace:
@@ -277,7 +331,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workload", nargs="+", choices=names, metavar="NAME", default=names,
                         help=", ".join(names))  # fmt: skip
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: only make what they need")
     parser.add_argument("--threads", type=int, default=2, help="of everyone")
     parser.add_argument(
         "--quick",
@@ -285,6 +339,13 @@ def parse() -> argparse.Namespace:
         help="SmolLM2 alone, two rounds, without torch.compile, which takes minutes the first time",
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="print what earlier runs wrote with --json, and run nothing",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     if args.quick:
@@ -294,59 +355,53 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def document(args: argparse.Namespace, groups: list[Group]) -> dict:
+    """All that is known up to now."""
+    return {
+        "schema_version": 2,
+        "rows": [row for group in groups for row in group.rows()],
+        "limits": {name: max(g.limits[name] for g in groups) for name in groups[0].limits},
+        "about": {name: text for group in groups for name, text in group.about.items()},
+        "compiled_in": [line for group in groups for line in group.compiled_in],
+        "skipped": [line for group in groups for line in group.skipped],
+        "disagreements": [line for group in groups for line in group.disagreements],
+        "idle_cpu": max(group.idle_cpu() for group in groups),
+        "strangers_cpu": max(group.strangers_cpu() for group in groups),
+        "rounds": args.rounds,
+        "threads": args.threads,
+    }
+
+
 def main() -> int:
     args = parse()
-    groups = []
-    rows: list[dict] = []
+    if args.show:
+        print(*(report.text(report.from_json(path)) for path in args.show), sep="\n\n")
+        return 0
+    groups: list[Group] = []
     for model in args.models:
         for precision in args.precision:
             for chips in sorted({work.chips for work in args.workloads}):
-                group = Group(args, model, precision, chips)
-                groups.append(group)
-                rows += group.run()
-                say(report.table(group.rows()))
-    about = {name: text for group in groups for name, text in group.about.items()}
-    idle = max((group.idle_cpu() for group in groups), default=0.0)
-    strangers = max((group.strangers_cpu() for group in groups), default=0.0)
-    skipped = [line for group in groups for line in group.skipped]
-    disagreements = [line for group in groups for line in group.disagreements]
-    print(report.table(rows), report.LEGEND, sep="\n\n")
-    top = {name: max(group.limits[name] for group in groups) for name in groups[0].limits}
-    print(
-        f"\nlimits, {args.threads} threads: f32 {top['f32_gflops']:.0f} GF/s, bf16 "
-        f"{top['bf16_gflops']:.0f} GF/s, int8 {top['int8_gflops']:.0f} Gop/s, "
-        f"read {top['read_gbytes']:.1f} GB/s"
-    )
-    print(
-        f"peers that wait: at most {idle:.3f} of a core each; other programs: {strangers:.3f}",
-        *dict.fromkeys(about.values()),
-        sep="\n",
-    )
-    for line in [
-        *(f"skipped: {s}" for s in skipped),
-        *(f"NOT THE SAME: {s}" for s in disagreements),
-    ]:
-        print(line)
-    if args.json:
-        document = {
-            "rows": rows,
-            "about": about,
-            "skipped": skipped,
-            "disagreements": disagreements,
-            "idle_cpu": idle,
-            "strangers_cpu": strangers,
-            "rounds": args.rounds,
-            "threads": args.threads,
-        }
-        report.to_json(document, args.json)
+                if not works_of(args, model, precision, chips):
+                    continue
+                groups.append(Group(args, model, precision, chips))
+                groups[-1].run()
+                say(report.table(groups[-1].rows()))
+                if args.json:  # after each: a run of an hour that is ended early was not in vain
+                    report.to_json(document(args, groups), args.json)
+    if not groups:
+        print("none of these workloads is run with this model and precision", file=sys.stderr)
+        return 2
+    result = document(args, groups)
+    print(report.text(result))
     if args.plot:
-        report.plot(rows, args.plot)
+        report.plot(result["rows"], args.plot)
+    idle, strangers = result["idle_cpu"], result["strangers_cpu"]
     if idle > MOST_IDLE_CPU:
         print("a peer that waits burns CPU: the others' figures are too low", file=sys.stderr)
     if strangers > MOST_STRANGERS_CPU:
         print("other programs used the cores meanwhile: run it again alone", file=sys.stderr)
     trusted = idle <= MOST_IDLE_CPU and strangers <= MOST_STRANGERS_CPU
-    return 0 if trusted and not disagreements else 1
+    return 0 if trusted and not result["disagreements"] else 1
 
 
 if __name__ == "__main__":

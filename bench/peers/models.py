@@ -1,5 +1,5 @@
 # The models of `./dev bench peers`: Hugging Face folders, and their weights as GGUF files.
-"""Everything is made once, under build/peers/models.
+"""Everything is made once, in the cache folder of the user: about 20 GB for both models.
 
 smollm2: SmolLM2-135M-Instruct, real weights. 1.1b: the shape of TinyLlama, random weights that bf16
 holds exactly, so that every precision starts from the same numbers.
@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,22 @@ import transformers
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build/peers/models"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+FOLDER = CACHE / "shardwright/peers"
 NAMES = ("smollm2", "1.1b")
-# Bytes of a weight in our int8 and in Q8_0: 32 numbers and one f16 scale.
-BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "int8": 34 / 32}
+BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "int8": 1.0}
+BYTES_IN_Q8_0 = 34 / 32  # 32 numbers and one f16 scale; others have one for a whole output channel
 GGUF_TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
     "bf16": gguf.GGMLQuantizationType.BF16,
     "int8": gguf.GGMLQuantizationType.Q8_0,
 }
+
+
+def making(path: Path) -> None:
+    """Tells what takes long and is made only once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"  making {path}", file=sys.stderr, flush=True)
 
 
 def huggingface(name: str) -> Path:
@@ -52,6 +60,7 @@ def _random_llama() -> Path:
     folder = FOLDER / "1.1b"
     if folder.is_dir():
         return folder
+    making(folder)
     config = transformers.LlamaConfig(
         hidden_size=2048,
         num_hidden_layers=22,
@@ -143,7 +152,7 @@ def gguf_file(name: str, precision: str) -> Path:
     folder = huggingface(name)
     config = config_of(folder)
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    making(path)
     unfinished = path.with_suffix(".unfinished")
     writer = gguf.GGUFWriter(unfinished, "llama", use_temp_file=True)
     writer.add_name(name)

@@ -9,7 +9,7 @@ import openvino as ov
 import openvino.opset13 as opset
 from openvino._offline_transformations import apply_make_stateful_transformation
 
-TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
+TYPES = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}  # int8: weights alone, by NNCF
 
 
 class Peer:
@@ -18,17 +18,13 @@ class Peer:
 
     def __init__(self, settings: dict):
         precision = settings["precision"]
-        if precision not in TYPES:
-            raise ValueError(f"OpenVINO runs {' and '.join(TYPES)} here")
         path = Path(settings["cache_folder"]) / f"{settings['model']}-{precision}.xml"
         if not path.exists():
             convert(settings["folder"], precision, path)
-        options = {
-            "INFERENCE_PRECISION_HINT": TYPES[precision],
-            "KV_CACHE_PRECISION": TYPES[precision],  # the default is 8 bits
-            "INFERENCE_NUM_THREADS": settings["threads"],
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        options = {"INFERENCE_NUM_THREADS": settings["threads"], "PERFORMANCE_HINT": "LATENCY"}
+        if precision in TYPES:  # for int8 its defaults: activations and cache in 8 bits too
+            options["INFERENCE_PRECISION_HINT"] = TYPES[precision]
+            options["KV_CACHE_PRECISION"] = TYPES[precision]
         model = ov.Core().compile_model(path, "CPU", options)
         self.request = model.create_infer_request()
 
@@ -82,11 +78,14 @@ class _Past:
 
 
 def convert(folder: str, precision: str, path: Path) -> None:
-    """Writes the model as OpenVINO's files; weights stay in `precision`."""
+    """Writes the model as OpenVINO's files, weights in `precision`."""
     import torch
+    from models import making
     from transformers import LlamaForCausalLM
 
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    making(path)
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     config = model.config
     head = config.hidden_size // config.num_attention_heads
@@ -132,7 +131,10 @@ def convert(folder: str, precision: str, path: Path) -> None:
     converted.reshape({given: ov.PartialShape(shape) for given, shape in zip(inputs, shapes)})
     apply_make_stateful_transformation(converted, {name: f"new {name}" for name in names})
     _start_empty(converted)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if precision == "int8":
+        import nncf
+
+        converted = nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
     ov.save_model(converted, path, compress_to_fp16=False)
 
 

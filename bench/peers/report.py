@@ -1,13 +1,14 @@
-# The table, the JSON and the plot of `./dev bench peers`.
+# The tables and the plot of `./dev bench peers`.
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-OURS = "Shardwright"
+from workloads import OURS
+
 LEGEND = """\
-ratio: Shardwright's speed / the best peer's. of limit: of gemm's peak (prefill) or of the read
-bandwidth (decode); Shardwright's, or the best peer's where Shardwright has no figure."""
+ratio: Shardwright's speed / that of the peer: of the best one, or, beside several chips, of each.
+of limit: what Shardwright reaches of gemm's peak (prefill) or of the read bandwidth (decode)."""
 
 
 def best_peer(row: dict) -> str | None:
@@ -17,17 +18,19 @@ def best_peer(row: dict) -> str | None:
     return choose(peers, key=peers.get) if peers else None
 
 
-def ours(row: dict) -> float | None:
-    return next((v for name, v in row["figures"].items() if name.startswith(OURS)), None)
+def opponents(row: dict) -> list[str]:
+    if row["chips"] > 1:
+        return [name for name in row["figures"] if name != OURS]
+    return [best for best in [best_peer(row)] if best]
 
 
-def ratio(row: dict) -> float | None:
-    """How many times faster Shardwright is than the best peer."""
-    mine, peer = ours(row), best_peer(row)
-    if mine is None or peer is None:
+def compare(row: dict, against: str) -> dict | None:
+    """{"against", "theirs", "ratio"}: how many times faster Shardwright is."""
+    mine, theirs = row["figures"].get(OURS), row["figures"].get(against)
+    if mine is None or theirs is None:
         return None
-    theirs = row["figures"][peer]
-    return theirs / mine if row["unit"] == "s" else mine / theirs
+    ratio = theirs / mine if row["unit"] == "s" else mine / theirs
+    return {"against": against, "theirs": theirs, "ratio": ratio}
 
 
 def _cell(value: float | None, digits: int | None = None) -> str:
@@ -38,30 +41,89 @@ def _cell(value: float | None, digits: int | None = None) -> str:
     return f"{value:.{digits}f}"
 
 
-def table(rows: list[dict]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
-    names.sort(key=lambda name: (not name.startswith(OURS), name))
-    lines = [["model", "precision", "workload", "unit", *names, "ratio", "wanted", "of limit"]]
-    for row in rows:
-        lines.append(
-            [row["model"], row["precision"], row["workload"], row["unit"]]
-            + [_cell(row["figures"].get(name)) for name in names]
-            + [_cell(ratio(row), 2), _cell(row["wanted"], 2), _cell(row["share_of_limit"], 2)]
-        )
+def _verdict(value: float | None, wanted: float | None) -> str:
+    if value is None or wanted is None:
+        return ""
+    return "reached" if value >= wanted else "MISSED"
+
+
+def _columns(lines: list[list[str]], words: set[str]) -> str:
+    """Under the names in the first line; those in `words` to the left."""
+    left = [name in words for name in lines[0]]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    left = 4  # columns of words
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(line, widths, left)
         ).rstrip()
         for line in lines
     )
 
 
-def to_json(report: dict, path: Path) -> None:
-    rows = [{**row, "best_peer": best_peer(row), "ratio": ratio(row)} for row in report["rows"]]
-    path.write_text(json.dumps({"schema_version": 1, **report, "rows": rows}, indent=1) + "\n")
+WORDS = {"model", "precision", "workload", "unit", "against", "verdict"}
+
+
+def table(rows: list[dict]) -> str:
+    """A line for each comparison."""
+    lines = [["model", "precision", "workload", "unit", OURS, "against", "theirs", "ratio",
+              "wanted", "verdict", "of limit", "wanted", "verdict"]]  # fmt: skip
+    for row in rows:
+        share, least = row["shares"].get(OURS), row["wanted_share"]
+        for number, each in enumerate(row["comparisons"] or [{}]):
+            first = number == 0  # the share is of the row, and told once
+            lines.append(
+                [row["model"], row["precision"], row["workload"], row["unit"]]
+                + [_cell(row["figures"].get(OURS)), each.get("against", "-")]
+                + [_cell(each.get("theirs")), _cell(each.get("ratio"), 2)]
+                + [_cell(each.get("wanted"), 2), _verdict(each.get("ratio"), each.get("wanted"))]
+                + [_cell(share if first else None, 2), _cell(least if first else None, 2)]
+                + [_verdict(share, least) if first else ""]
+            )
+    return _columns(lines, WORDS)
+
+
+def all_figures(rows: list[dict]) -> str:
+    """A line for each row, a column for each peer."""
+    names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+    names.sort(key=lambda name: (not name.startswith(OURS), name))
+    lines = [["model", "precision", "workload", "unit", *names]]
+    for row in rows:
+        words = [row["model"], row["precision"], row["workload"], row["unit"]]
+        lines.append(words + [_cell(row["figures"].get(name)) for name in names])
+    return _columns(lines, WORDS)
+
+
+def verdicts(rows: list[dict]) -> str:
+    said = [(each["ratio"], each["wanted"]) for row in rows for each in row["comparisons"]]
+    said += [(row["shares"].get(OURS), row["wanted_share"]) for row in rows]
+    reached = [_verdict(*pair) == "reached" for pair in said if _verdict(*pair)]
+    return f"{sum(reached)} of {len(reached)} wanted figures reached"
+
+
+def text(document: dict) -> str:
+    """All that a run has found, for people."""
+    rows, top = document["rows"], document["limits"]
+    lines = [
+        verdicts(rows),
+        f"limits, {document['threads']} threads: f32 {top['f32_gflops']:.0f} GF/s, bf16 "
+        f"{top['bf16_gflops']:.0f} GF/s, int8 {top['int8_gflops']:.0f} Gop/s, "
+        f"read {top['read_gbytes']:.1f} GB/s; best of {document['rounds']} rounds",
+        f"peers that wait: at most {document['idle_cpu']:.3f} of a core each; other programs: "
+        f"{document['strangers_cpu']:.3f}",
+        *dict.fromkeys(document["about"].values()),
+        *(f"compiled in the first call: {line}" for line in document["compiled_in"]),
+        *(f"skipped: {line}" for line in document["skipped"]),
+        *(f"NOT THE SAME: {line}" for line in document["disagreements"]),
+    ]
+    return "\n\n".join((table(rows), all_figures(rows), LEGEND, "\n".join(lines)))
+
+
+def to_json(document: dict, path: Path) -> None:
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def from_json(path: Path) -> dict:
+    return json.loads(path.read_text())
 
 
 def plot(rows: list[dict], path: Path) -> None:
@@ -78,7 +140,7 @@ def plot(rows: list[dict], path: Path) -> None:
     y, ticks = 0.0, []
     for row in rows:
         peer = best_peer(row)
-        scale = row["figures"][peer] if peer else ours(row)
+        scale = row["figures"][peer or OURS]
         top = y
         for name in (name for name in names if name in row["figures"]):
             value = row["figures"][name]

@@ -21,8 +21,7 @@ class Peer:
         self.chips = settings["chips"]
         self.figures = (settings.get("name", "Shardwright"),)
         self.about = f"Shardwright {sw.__version__}"
-        self.sessions: dict[int, sw.Session] = {}
-        self.generators: dict[int, object] = {}
+        self.rows, self.generator = 0, None  # one at a time: weights are large
 
     def prefill(self, figure: str, ids: np.ndarray) -> int:
         return self._started(ids)[1]
@@ -36,10 +35,11 @@ class Peer:
 
     def _started(self, ids: np.ndarray) -> tuple:
         """A generator that has read the prompts (rows, tokens), and the first row's next token."""
-        rows = len(ids)
-        if rows not in self.generators:
-            self.generators[rows] = self._session(rows).new_generator()
-        generator = self.generators[rows]
+        if self.rows != len(ids):
+            self.rows, self.generator = 0, None
+            self.generator = self._session(len(ids)).new_generator()
+            self.rows = len(ids)
+        generator = self.generator
         for slot, tokens in enumerate(ids.tolist()):
             generator.start(slot, tokens, "{}")
         while not (step := generator.step()):
@@ -47,14 +47,11 @@ class Peer:
         return generator, step[0][1]
 
     def _session(self, rows: int) -> sw.Session:
-        if rows not in self.sessions:
-            settings = self.settings
-            self.sessions[rows] = sw.load(
-                self._pef(rows),
-                n_chips=self.chips,
-                threads_per_chip=settings["threads"] // self.chips,
-            )
-        return self.sessions[rows]
+        return sw.load(
+            self._pef(rows),
+            n_chips=self.chips,
+            threads_per_chip=max(1, self.settings["threads"] // self.chips),
+        )
 
     def _pef(self, rows: int) -> Path:
         """Compiled again when Shardwright has been built since."""
@@ -69,10 +66,10 @@ class Peer:
             output_folder=settings["pef_folder"],
             precision=settings["precision"],
             tensor_parallel="weight",
-            n_chips=[1, 2],
+            n_chips=[1, 2, 8] if rows == 1 else [1],
             generate=True,
             batch_size=rows,
             seq=MOST_TOKENS,
-            prompts=[64, 128, 512],
+            prompts=[32, 128, 512],
         )
         return pef.path

@@ -31,6 +31,7 @@ class Peer:
             torch._inductor.config.freezing = True
             torch._dynamo.config.cache_size_limit = 32
             self.forward = torch.compile(self.model.forward, dynamic=False, fullgraph=True)
+        self.static = self.compiled
         self.caches: dict[int, transformers.StaticCache] = {}
 
     def prefill(self, figure: str, ids: np.ndarray) -> int:
@@ -54,8 +55,8 @@ class Peer:
         return time.perf_counter() - start, first
 
     def _cache(self, rows: int):
-        """What suits each best: eager grows its cache, compiled code wants fixed shapes."""
-        if not self.compiled:
+        """Compiled code wants fixed shapes; alone, eager is best with a cache that grows."""
+        if not self.static:
             return transformers.DynamicCache(config=self.model.config)
         if rows not in self.caches:
             self.caches[rows] = transformers.StaticCache(

@@ -10,7 +10,8 @@ from when the peer's libraries were imported and it began to load, or by {"error
 A peer's file has a class `Peer(settings)` with `figures`, `about` and, for each figure,
     prefill(figure, ids) -> the token that follows the first row
     decode(figure, ids, n) -> (seconds for n steps behind the prompt, tokens of the first row)
-with ids i64 (B, tokens). What it can't do it refuses with an error.
+with ids i64 (B, tokens), and close() where it has processes of its own to end. What it can't do it
+refuses with an error.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def main() -> None:
             traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), file=answers)
+    if hasattr(peer, "close"):
+        peer.close()
 
 
 if __name__ == "__main__":
