@@ -21,9 +21,9 @@ inline constexpr int kNoPlan = -2;
 class File {
  public:
   // Maps the file and checks the digests of all metadata. Of the programs, those of the plan for
-  // `n_chips` (or see above) are decoded and checked: most of the time that opening takes. Throws Error(kBrokenFile): damaged, truncated, another version (says what wrote it,
-  // what reads it, how to compile again); Error(kUsage): no such file; no plan for n_chips (lists
-  // those there are).
+  // `n_chips` (or see above) are decoded and checked: most of the time that opening takes. Throws
+  // Error(kBrokenFile): damaged, truncated, another version (says what wrote it, what reads it, how
+  // to compile again); Error(kUsage): no such file; no plan for n_chips (lists those there are).
   static std::shared_ptr<File> open(const std::string& path, int n_chips = kAllPlans);
 
   const Manifest& manifest() const { return manifest_; }

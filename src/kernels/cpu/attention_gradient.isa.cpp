@@ -107,12 +107,13 @@ void softmax_gradient_row(const float* p, float* dp, int64_t width, float scale)
     storeu(dp + j, loadu(p + j) * (loadu(dp + j) - total) * scale);
 }
 
+// Where everything lies in the scratch; without memory only how much there is.
 struct Scratch {
   Scratch(float* memory, int64_t keys, int64_t qk_size, int64_t v_size)
       : width(padded(keys)), d(padded(qk_size)), e(padded(v_size)) {
     const auto take = [&](int64_t count) {
-      float* taken = memory;
-      memory += padded(count);
+      float* const taken = memory == nullptr ? nullptr : memory + floats;
+      floats += padded(count);
       return taken;
     };
     k_columns = take(qk_size * width);
@@ -125,16 +126,14 @@ struct Scratch {
     dy = take(kGradientRows * e);
     p = take(kGradientRows * width);
     ds = take(kGradientRows * width);
-    end = memory;
   }
   int64_t width, d, e;  // keys, qk_size, v_size, padded
-  float *k_columns, *v_columns, *k_rows, *dk, *dv, *q, *dq, *dy, *p, *ds, *end;
+  int64_t floats = 0;
+  float *k_columns, *v_columns, *k_rows, *dk, *dv, *q, *dq, *dy, *p, *ds;
 };
 
 int64_t scratch_floats(int64_t keys, int64_t qk_size, int64_t v_size) {
-  alignas(64) float base[1];
-  const Scratch scratch(base, keys, qk_size, v_size);
-  return static_cast<int64_t>(scratch.end - base);
+  return Scratch(nullptr, keys, qk_size, v_size).floats;
 }
 
 // Rows [first, first + rows) of one head.
