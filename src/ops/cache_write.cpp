@@ -5,13 +5,16 @@
 #include "base/error.h"
 #include "kernels/cpu/rows.h"
 #include "ops/build.h"
+#include "ops/fused_stage.h"
 #include "ops/lookup.h"
 #include "ops/table.h"
 
 namespace shardwright::ops {
 namespace {
 
-enum Operand : size_t { kCache = 0, kPosition = 1, kSource = 2 };
+constexpr size_t kCache = kWrittenCache;
+constexpr size_t kPosition = kWrittenAt;
+constexpr size_t kSource = kWritten;
 
 std::string cache_write_rule(const Attrs&, OperandTypes operands) {
   const TensorType& cache = *operands[kCache];
@@ -97,11 +100,67 @@ class CacheWriteKernel : public Kernel {
   kernels::StridedCopy all_;
 };
 
+// The rows of a block of a fused step, one after the other, into the cache.
+class CacheRowsKernel : public Kernel {
+ public:
+  CacheRowsKernel(const OperandSpec& position, const OperandSpec& source, const OperandSpec& cache,
+                  const OperandSpec& whole)
+      : rows_(source.type.shape[0]),
+        length_(whole.type.shape[2]),
+        position_step_(position.strides[0]),
+        source_step_(source.strides[0] * dtype_bytes(source.type.dtype)),
+        cache_step_(cache.strides[0] * dtype_bytes(source.type.dtype)),
+        place_step_(whole.strides[2] * dtype_bytes(source.type.dtype)),
+        row_bytes_(static_cast<size_t>(source.type.shape[1] * dtype_bytes(source.type.dtype))) {}
+
+  void run(Member& /*alone*/, const void* const* operands, void* const* results,
+           void* /*scratch*/) const noexcept override {
+    const auto* position = static_cast<const int64_t*>(operands[0]);
+    const auto* source = static_cast<const std::byte*>(operands[1]);
+    auto* cache = static_cast<std::byte*>(results[0]);
+    for (int64_t i = 0; i < rows_; ++i) {
+      const int64_t place = position[i * position_step_];
+      if (place >= 0 && place < length_)
+        std::memcpy(cache + i * cache_step_ + place * place_step_, source + i * source_step_,
+                    row_bytes_);
+    }
+  }
+
+ private:
+  int64_t rows_;
+  int64_t length_;         // of the cache
+  int64_t position_step_;  // elements; the others: bytes
+  int64_t source_step_;
+  int64_t cache_step_;
+  int64_t place_step_;
+  size_t row_bytes_;
+};
+
 std::unique_ptr<Kernel> make_cache_write(const KernelSpec& spec) {
   return std::make_unique<CacheWriteKernel>(spec);
 }
 
 }  // namespace
+
+std::unique_ptr<Kernel> make_cache_rows_kernel(const OperandSpec& position,
+                                               const OperandSpec& source, const OperandSpec& cache,
+                                               const OperandSpec& whole) {
+  return std::make_unique<CacheRowsKernel>(position, source, cache, whole);
+}
+
+bool places_rise(const OperandSpec& position, const void* places, int64_t length) {
+  const auto* of = static_cast<const int64_t*>(places);
+  for (int64_t b = 0; b < position.type.shape[0]; ++b) {
+    int64_t last = -1;
+    for (int64_t s = 0; s < position.type.shape[1]; ++s) {
+      const int64_t place = of[b * position.strides[0] + s * position.strides[1]];
+      if (place < 0 || place >= length) continue;
+      if (place <= last) return false;
+      last = place;
+    }
+  }
+  return true;
+}
 
 // In place when the result takes the memory of the cache. A position outside the cache (-1:
 // padding) writes nothing.

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/checked.h"
+#include "kernels/cpu/rows.h"
 #include "ops/fused_stage.h"
 #include "ops/table.h"
 
@@ -135,6 +136,8 @@ class FusedKernel final : public Kernel {
       shared_at_.push_back(shared_bytes_);
       if (plan.is_shared[i]) shared_bytes_ += round_up(spec.scratch_bytes[i], 64);
     }
+    for (const FusedPart& part : spec.parts)
+      if (part.op == &cache_write) caches_.emplace_back(part);
     add_rows(spec, plan.before, plan.is_shared);
     if (plan.has_gemm()) {
       add_group();
@@ -149,6 +152,9 @@ class FusedKernel final : public Kernel {
            void* scratch) const noexcept override {
     const FusedMemory memory{operands, results, static_cast<std::byte*>(scratch),
                              shared_at_.data()};
+    bool copied = false;
+    for (const Cache& cache : caches_) copied |= cache.copy(member, memory);
+    if (copied) member.barrier();
     for (size_t group = 0; group < groups_.size(); ++group) {
       if (group > 0) member.barrier();
       for (const Placed& stage : groups_[group])
@@ -160,6 +166,25 @@ class FusedKernel final : public Kernel {
   struct Placed {
     std::unique_ptr<FusedStage> stage;
     int64_t at = 0;  // of its scratch, from the end of what is shared
+  };
+  // A cache that new rows go into: copied first, unless they go into its own memory.
+  class Cache {
+   public:
+    explicit Cache(const FusedPart& write)
+        : from_(write.operands[kWrittenCache]),
+          to_(write.results[0]),
+          all_(dtype_bytes(to_.spec.type.dtype), to_.spec.type.shape, from_.spec.strides,
+               to_.spec.strides) {}
+    bool copy(Member& member, const FusedMemory& memory) const {
+      if (memory.of(from_) == memory.of(to_)) return false;
+      all_.run(member, memory.of(from_), memory.of(to_));
+      return true;
+    }
+
+   private:
+    FusedValue from_;
+    FusedValue to_;
+    kernels::StridedCopy all_;
   };
 
   void add_rows(const FusedSpec& spec, const std::vector<RowProgram>& programs,
@@ -180,6 +205,7 @@ class FusedKernel final : public Kernel {
 
   // Stages of one group run at the same time: nothing passes between them.
   std::vector<std::vector<Placed>> groups_;
+  std::vector<Cache> caches_;
   std::vector<int64_t> shared_at_;
   int64_t shared_bytes_ = 0;
   int64_t stage_bytes_ = 0;  // of the largest group

@@ -2,9 +2,10 @@
 //
 // Every fused step is at most two stages with one barrier between them:
 //   rows   operators that work row by row (elementwise with broadcasting, casts, norms, softmax,
-//          sums over a row, gather from a row, copies of views, cat inside a row): each thread
-//          takes blocks of rows through all of them, the intermediates of a block staying in its
-//          scratch. Each operator rounds as it does alone: the bits are the same
+//          sums over a row, gather from a row, copies of views, cat inside a row, cache_write of
+//          rows): each thread takes blocks of rows through all of them, the intermediates of a
+//          block staying in its scratch. Each operator rounds as it does alone: the bits are the
+//          same
 //   gemm   linears that read the same x, their weights in panels, with what follows each of them
 //          element by element in the epilogue: bias, activation, product with another linear of the
 //          stage (gate and up), residual, casts between floats. The epilogue computes in f32 and

@@ -1,7 +1,8 @@
-// Rows programs without cats: what follows a cat element by element runs on each of the cat's
+// Rows programs without cats: what follows a cat column by column runs on each of the cat's
 // columns by itself, straight from what was put together there. Rope's rotated half is then but
-// a negative in a register.
+// a negative in a register, and each half of the rows goes into the cache by itself.
 #include <algorithm>
+#include <set>
 
 #include "ops/fused_stage.h"
 #include "ops/table.h"
@@ -46,7 +47,7 @@ class CatSplitter {
     return is_local(part.result) && is_read_as_written(readers, part);
   }
   bool has_columns(const RowPart& part, int64_t columns) const {
-    return part.op->elementwise && part.segment < 0 && part.result.columns == columns;
+    return works_by_columns(*part.op) && part.segment < 0 && part.result.columns == columns;
   }
 
   void split(size_t at) {
@@ -72,6 +73,9 @@ class CatSplitter {
       moved[i] = !split[i] && parts_[i].op->elementwise && is_read_by(only_cat, parts_[i]) &&
                  readers_of(parts_[i], joined) == 1;
 
+    made_.clear();
+    for (size_t i = 0; i < end; ++i)
+      if (split[i] && is_local(parts_[i].result)) made_.insert(parts_[i].result.value.index);
     std::vector<RowPart> result;
     for (size_t i = 0; i < at; ++i)
       if (!split[i] && !moved[i]) result.push_back(parts_[i]);
@@ -98,17 +102,23 @@ class CatSplitter {
     parts->push_back(std::move(part));
   }
 
-  // The part on the columns that `from` has in the cat.
-  static RowPart columns_of(RowPart part, const RowPart& joined, const RowView& from,
-                            int64_t begin) {
+  static bool is_position(const RowPart& part, const RowView& view) {
+    return part.op == &cache_write && &view == &part.operands[0];
+  }
+
+  // The part on the columns that `from` has in the cat. What only split parts touch begins anew in
+  // each segment.
+  RowPart columns_of(RowPart part, const RowPart& joined, const RowView& from,
+                     int64_t begin) const {
     const auto cut = [&](RowView& view) {
-      view.value.offset_bytes += begin * view.column_stride * view.item();
+      if (!is_local(view) || made_.count(view.value.index) == 0)
+        view.value.offset_bytes += begin * view.column_stride * view.item();
       view.columns = from.columns;
     };
     for (RowView& view : part.operands) {
       if (is_of(view, joined.result))
         view = from;
-      else if (view.value.where != FusedValue::Where::kAbsent)
+      else if (view.value.where != FusedValue::Where::kAbsent && !is_position(part, view))
         cut(view);
     }
     cut(part.result);
@@ -117,10 +127,13 @@ class CatSplitter {
 
   std::vector<RowPart>& parts_;
   const std::vector<bool>& is_shared_;
+  std::set<int> made_;  // scratch values that the parts being split write
   int n_segments_ = 0;
 };
 
 }  // namespace
+
+bool works_by_columns(const OpDef& op) { return op.elementwise || &op == &cache_write; }
 
 bool is_same_view(const RowView& read, const RowView& written) {
   return is_of(read, written) && read.value.offset_bytes == written.value.offset_bytes &&

@@ -62,7 +62,7 @@ class RowsStage final : public FusedStage {
     Member alone = Member::alone();
     std::byte* mine = scratch + member.thread() * thread_bytes_;
     const int64_t blocks_a_turn = ceil_div(inner_rows_, block_rows_);
-    const Range blocks = member.share(n_blocks_);
+    const Range blocks = share(member, memory);
     for (int64_t block = blocks.begin; block < blocks.end; ++block) {
       int64_t turn = block / blocks_a_turn;
       int64_t outer[kMaxDims] = {};
@@ -93,7 +93,8 @@ class RowsStage final : public FusedStage {
       const FusedValue& value = part.result.value;
       if (value.where != Where::kScratch || is_shared[static_cast<size_t>(value.index)]) continue;
       is_local_[static_cast<size_t>(value.index)] = true;
-      locals_[value.index].written = &part.result;
+      const RowView*& widest = locals_[value.index].written;  // of the segments, one at a time
+      if (widest == nullptr || widest->columns < part.result.columns) widest = &part.result;
     }
   }
   Local* local(const FusedValue& value) {
@@ -247,8 +248,11 @@ class RowsStage final : public FusedStage {
   void make_step(const Chain& chain) {
     RowStep step;
     std::function<std::unique_ptr<Kernel>(int64_t count)> make;
-    if (program_.parts[chain.end - 1].op->elementwise)
+    const RowPart& last = program_.parts[chain.end - 1];
+    if (last.op->elementwise)
       make = chain_maker(chain, &step);
+    else if (last.op == &cache_write)
+      make = cache_rows_maker(last, &step);
     else
       make = part_maker(chain, &step);
     step.full = make(block_rows_);
@@ -298,6 +302,17 @@ class RowsStage final : public FusedStage {
       spec.operands.pop_back();
       const OperandSpec kept = keeps_sum ? block_spec(added->result, count) : OperandSpec{};
       return make_add_norm_kernel(spec, other, keeps_sum ? &kept : nullptr);
+    };
+  }
+
+  std::function<std::unique_ptr<Kernel>(int64_t)> cache_rows_maker(const RowPart& part,
+                                                                   RowStep* step) {
+    for (const RowView& view : part.operands) step->operands.push_back(block_view(view));
+    step->results.push_back(block_view(part.result));
+    return [this, &part](int64_t count) {
+      return make_cache_rows_kernel(block_spec(part.operands[0], count),
+                                    block_spec(part.operands[1], count),
+                                    block_spec(part.result, count), part.result.value.spec);
     };
   }
 
@@ -362,6 +377,19 @@ class RowsStage final : public FusedStage {
   }
 
   // --- run ---
+
+  // This thread's blocks. Of rows that go to one place of a cache the last must stay: one thread
+  // writes them all.
+  Range share(const Member& member, const FusedMemory& memory) const {
+    for (const RowPart& part : program_.parts) {
+      if (part.op != &cache_write) continue;
+      const FusedValue& position = part.operands[0].value;
+      const int64_t length = part.result.value.spec.type.shape[2];
+      if (!places_rise(position.spec, memory.of(position), length))
+        return member.thread() == 0 ? Range{0, n_blocks_} : Range{0, 0};
+    }
+    return member.share(n_blocks_);
+  }
 
   static std::byte* address(const BlockView& view, const FusedMemory& memory, std::byte* mine,
                             const int64_t* outer, int64_t row) {

@@ -81,6 +81,24 @@ std::string check_norm_types(const FusedSpec& spec, int index, const FusedPart& 
   return "";
 }
 
+// The cache is no value of rows: it must not pass between parts.
+std::string check_cache_write(const FusedSpec& spec, int index, const FusedPart& part) {
+  const FusedValue& cache = part.operands[kWrittenCache];
+  if (cache.where != FusedValue::Where::kOperand)
+    return name_of(spec, index) + " writes into what another part gives";
+  if (count_readers(spec, part.results[0]) > 0)
+    return name_of(spec, index) + " gives what another part reads";
+  const DType dtype = part.results[0].spec.type.dtype;
+  if (cache.spec.type.dtype != dtype || part.operands[kWritten].spec.type.dtype != dtype)
+    return name_of(spec, index) + " has no row kernel for its types";
+  return "";
+}
+
+// What has the rows that a part walks.
+const OperandSpec& walked_by(const FusedPart& part) {
+  return part.op == &cache_write ? part.operands[kWritten].spec : part.results[0].spec;
+}
+
 // The part in the form that row kernels take: views and reductions changed as above, every "dim"
 // the last. Says why it is not an operator of rows.
 std::string as_row_operator(const FusedSpec& spec, int index, FusedPart* part) {
@@ -90,6 +108,7 @@ std::string as_row_operator(const FusedSpec& spec, int index, FusedPart* part) {
   if (op->elementwise && op->tile_code != nullptr) return "";
   if (op->view != nullptr) return view_as_copy(spec, index, part);
   if (is_reduction(op)) return keep_last_dim(spec, index, part);
+  if (op == &cache_write) return check_cache_write(spec, index, *part);
   if (op == &rms_norm || op == &layer_norm) return check_norm_types(spec, index, *part);
   const TensorType& y = part->results[0].spec.type;
   if (op == &gather) {
@@ -206,7 +225,7 @@ class RowPlanner {
   std::string plan_program(const std::vector<size_t>& members, RowProgram* program) {
     std::vector<std::pair<int, Shape>> leads;
     for (const size_t i : members)
-      leads.emplace_back(indices_[i], leading(parts_[i].results[0].spec.type.shape));
+      leads.emplace_back(indices_[i], leading(walked_by(parts_[i]).type.shape));
     if (std::string reason = common_rows(spec_, leads, &program->rows); !reason.empty())
       return reason;
     for (const size_t i : members) {
@@ -225,6 +244,7 @@ class RowPlanner {
   }
 
   std::string see_part(const FusedPart& from, const Shape& rows, RowPart* part) const {
+    if (from.op == &cache_write) return see_cache_write(from, rows, part);
     const OperandSpec& y = from.results[0].spec;
     part->result = see(from.results[0], y.type.shape, y.strides, rows);
     for (size_t i = 0; i < from.operands.size(); ++i) {
@@ -260,6 +280,21 @@ class RowPlanner {
     if (part->result.columns > 1 && part->result.column_stride != 1 &&
         from.op->result_strides != Strided::kAny)
       return name_of(spec_, part->index) + " writes columns that lie apart";
+    return "";
+  }
+
+  // Its rows are the source's, and its operands the place of each and the source. Each row of the
+  // result is place 0 of the cache's row: the kernel goes on from there.
+  static std::string see_cache_write(const FusedPart& from, const Shape& rows, RowPart* part) {
+    const FusedValue& position = from.operands[kWrittenAt];
+    const FusedValue& source = from.operands[kWritten];
+    const Shape& shape = source.spec.type.shape;
+    const Strides& at = position.spec.strides;
+    part->operands.push_back(
+        see(position, {shape[0], shape[1], shape[2], 1}, {at[0], 0, at[1], 1}, rows));
+    part->operands.push_back(see(source, shape, source.spec.strides, rows));
+    const Strides& cache = from.results[0].spec.strides;
+    part->result = see(from.results[0], shape, {cache[0], cache[1], 0, cache[3]}, rows);
     return "";
   }
 

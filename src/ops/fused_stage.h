@@ -117,7 +117,21 @@ std::unique_ptr<FusedStage> make_rows_stage(const FusedSpec& spec, RowProgram pr
 // norm's; the sum, rounded as x is, is a second result if it is kept.
 std::unique_ptr<Kernel> make_add_norm_kernel(const KernelSpec& norm, const OperandSpec& other,
                                              const OperandSpec* kept);
+// cache_write.cpp: `source` rows into `cache`, the results' rows of the same number; both are two
+// dimensional, and so is `position`, one column. A row of `cache` here is its place 0; `whole` is
+// the cache as it is, [B, H, T, D].
+std::unique_ptr<Kernel> make_cache_rows_kernel(const OperandSpec& position,
+                                               const OperandSpec& source, const OperandSpec& cache,
+                                               const OperandSpec& whole);
+// Whether each sequence's places in a cache of `length` rise: then rows may be written in any
+// order. `position` is i64 [B, S].
+bool places_rise(const OperandSpec& position, const void* places, int64_t length);
 std::unique_ptr<FusedStage> make_gemm_stage(const FusedSpec& spec, const GemmPlan& plan);
+
+// The operands of cache_write; its result is the cache.
+enum CacheWriteOperand : size_t { kWrittenCache = 0, kWrittenAt = 1, kWritten = 2 };
+// Works on each column by itself: elementwise, or a cache_write.
+bool works_by_columns(const OpDef& op);
 
 // The part that writes this scratch value or result; -1 if none does.
 int writer_of(const FusedSpec& spec, const FusedValue& value);

@@ -7,6 +7,8 @@
 
 #include "ir/clusters.h"
 #include "ops/fused.h"
+#include "ops/fused_stage.h"
+#include "ops/table.h"
 #include "passes/rewrite.h"
 
 namespace shardwright::passes {
@@ -57,6 +59,8 @@ class Fuser {
         add_gemm(node);
       else if (works_by_rows(graph_.nodes[n]))
         add_row_op(node);
+      else if (graph_.nodes[n].op == &ops::attention)
+        unite_before_attention(graph_.nodes[n]);
     }
     mark();
   }
@@ -74,7 +78,14 @@ class Fuser {
     return weight >= 0 && find_input(graph_, node.inputs[static_cast<size_t>(weight)]) != nullptr;
   }
   bool works_by_rows(const Node& node) const {
+    if (is_cache_write(node)) return true;
     return ops::works_by_rows(*node.op, node.attrs, graph_.type(node.outputs[0]));
+  }
+
+  static bool is_cache_write(const Node& node) { return node.op == &ops::cache_write; }
+  // The type whose rows it walks.
+  const TensorType& walked_by(const Node& node) const {
+    return graph_.type(is_cache_write(node) ? node.inputs[ops::kWritten] : node.outputs[0]);
   }
 
   const Node& at(NodeId node) const { return graph_.nodes[static_cast<size_t>(node)]; }
@@ -90,7 +101,7 @@ class Fuser {
 
   void start(NodeId node, bool gemm) {
     group_of_[static_cast<size_t>(node)] = static_cast<int>(groups_.size());
-    groups_.push_back({gemm, row_count(graph_.type(at(node).outputs[0])), {node}});
+    groups_.push_back({gemm, row_count(walked_by(at(node))), {node}});
   }
 
   void add_gemm(NodeId node) {
@@ -112,16 +123,18 @@ class Fuser {
   // Of a row operator, the group that makes an operand last first. Views are looked through where
   // they leave rows as they are.
   std::vector<Before> groups_before(const Node& node) const {
-    const TensorType& type = graph_.type(node.outputs[0]);
+    const TensorType& type = walked_by(node);
+    std::vector<ValueId> inputs = node.inputs;
+    if (is_cache_write(node)) inputs = {node.inputs[ops::kWritten]};
     std::vector<Before> found;
-    for (const ValueId id : node.inputs) {
+    for (const ValueId id : inputs) {
       if (id == kNoValue || row_count(graph_.type(id)) != row_count(type)) continue;
       Before before{.maker = producers_[static_cast<size_t>(id)], .group = -1, .views = {}};
       while (before.maker >= 0 && keeps_rows(graph_, at(before.maker))) {
         before.views.push_back(before.maker);
         before.maker = producers_[static_cast<size_t>(at(before.maker).inputs[0])];
       }
-      if (before.maker < 0) continue;
+      if (before.maker < 0 || is_cache_write(at(before.maker))) continue;
       before.group = group_of_[static_cast<size_t>(before.maker)];
       if (before.group < 0) continue;
       const Group& g = groups_[static_cast<size_t>(before.group)];
@@ -159,6 +172,21 @@ class Fuser {
       }
     }
     if (joined < 0) start(node, false);
+  }
+
+  // What makes the query (its rope) and writes new rows into the caches goes side by side: one step
+  // and one barrier before attention.
+  void unite_before_attention(const Node& node) {
+    std::vector<int> found;
+    bool writes = false;
+    for (size_t i = 0; i < 3; ++i) {  // query, key, value
+      const NodeId maker = producers_[static_cast<size_t>(node.inputs[i])];
+      const int index = maker < 0 ? -1 : group_of_[static_cast<size_t>(maker)];
+      if (index < 0 || group(index).gemm) continue;
+      writes = writes || is_cache_write(at(maker));
+      if (std::find(found.begin(), found.end(), index) == found.end()) found.push_back(index);
+    }
+    for (size_t i = 1; writes && i < found.size(); ++i) unite(found[0], found[i]);
   }
 
   // All of `from` goes into `to`, if that leaves both closed.

@@ -84,6 +84,15 @@ const char* const kRowGroups[] = {
     "-> y, u",
     // rows cut differently
     "a = add(x: DT[2, 6, 24], x); b = ~reshape(a, shape=[12, 24]); y = softmax(b, dim=-1) -> y",
+    // rope into one cache, heads as they are into another
+    "a = ~slice(k: DT[2, 3, 7, 16], dim=3, end=8); b = ~slice(k, dim=3, start=8); n = neg(b); "
+    "r = cat(n, a, dim=-1); p = mul(k, cos: DT[1, 1, 7, 16]); s = mul(r, sin: DT[1, 1, 7, 16]); "
+    "e = add(p, s); y = cache_write(kc: DT[2, 3, 9, 16], at: i64[2, 7], e); "
+    "z = cache_write(*vc: DT[2, 3, 9, 5], at, *v: DT[2, 3, 7, 5]) -> y, z",
+    // one token, halves of different lengths, heads seen through a permutation
+    "q = ~permute(qkv: DT[3, 1, 4, 16], dims=[0, 2, 1, 3]); a = ~slice(q, dim=3, end=5); "
+    "b = ~slice(q, dim=3, start=5); n = neg(b); r = cat(n, a, dim=-1); "
+    "e = mul(q, r); *y = cache_write(%c: DT[3, 4, 6, 16], at: i64[3, 1], e) -> y",
     // nothing
     "a = add(x: DT[0, 5], x); y = softmax(a, dim=-1) -> y",
 };
@@ -224,6 +233,27 @@ TEST(FusedRows, ResultInAnOperandsMemory) {
       FusedRun in_place(fused, inputs);
       in_place.share(0, 0);
       expect_same(in_place.fused(), FusedRun(fused, inputs).by_parts());
+    }
+}
+
+// Padding and places outside write nothing; of rows with one place the last stays.
+TEST(FusedRows, WriteIntoACacheInPlace) {
+  const std::vector<std::vector<double>> places = {
+      {0, 1, 2, 3, 4, -1, -1}, {8, 2, 5, -1, 9, 0, 1}, {3, 3, 3, 3, 3, 3, 3}};
+  for (const std::vector<double>& at : places)
+    for (int n_threads = 1; n_threads <= 3; ++n_threads) {
+      SCOPED_TRACE("places from " + std::to_string(at[0]) + ", " + std::to_string(n_threads));
+      const FusedCase fused(
+          "a = neg(k: f32[1, 2, 7, 16]); "
+          "y = cache_write(c: f32[1, 2, 9, 16], at: i64[1, 7], a) -> y",
+          n_threads);
+      std::vector<RefTensor> inputs = random_inputs(fused, 8);
+      inputs[2].data = at;
+      FusedRun in_place(fused, inputs);
+      in_place.share(0, 1);
+      const std::vector<RefTensor> want = FusedRun(fused, inputs).by_parts();
+      expect_same(in_place.fused(), want);
+      expect_same(FusedRun(fused, inputs).fused(), want);
     }
 }
 
@@ -415,6 +445,12 @@ TEST(Fused, SaysWhyNot) {
             "the dimensions of neg (part 1) cut the rows of neg (part 0) in another way");
   EXPECT_EQ(why("a = neg(x: f32[2, 6]); b = ~reshape(a, shape=[4, 3]); y = softmax(b, dim=1) -> y"),
             "softmax (part 1) has 4 rows, and neg (part 0) 2");
+  EXPECT_EQ(why("a = neg(c: f32[1, 2, 4, 8]); "
+                "y = cache_write(a, at: i64[1, 3], x: f32[1, 2, 3, 8]) -> y"),
+            "cache_write (part 1) writes into what another part gives");
+  EXPECT_EQ(why("a = cache_write(c: f32[1, 2, 3, 8], at: i64[1, 3], x: f32[1, 2, 3, 8]); "
+                "y = neg(a) -> y"),
+            "cache_write (part 0) gives what another part reads");
   EXPECT_EQ(why("a = neg(x: f32[3, 3]); y = matmul(a, a) -> y"),
             "matmul (part 1) does not work row by row");
   EXPECT_EQ(why("a = neg(x: f32[2, 3]); y = cat(a, a, dim=0) -> y"),

@@ -133,6 +133,46 @@ TEST(Fuse, ATreeThatMeetsAgainIsOneGroup) {
             (Groups{"neg exp cat amax sub: p q c m r"}));
 }
 
+// Of one layer: the query's rope and both writes are one group, whatever their rows; what reads a
+// cache as it is stands apart.
+TEST(Fuse, CacheWritesBeforeAttention) {
+  const std::string inputs = R"(graph g {
+  input %q: f32[1, 4, 2, 6] = user_input "q"
+  input %k: f32[1, 2, 2, 6] = user_input "k"
+  input %v: f32[1, 2, 2, 6] = user_input "v"
+  input %kc: f32[1, 2, 8, 6] = user_input "kc"
+  input %vc: f32[1, 2, 8, 6] = user_input "vc"
+  input %at: i64[1, 2] = user_input "at"
+)";
+  const auto marked = [&](const std::string& nodes) {
+    ir::Module module = ir::parse(inputs + nodes + "}\n");
+    ir::verify(module, module.graphs[0], ir::Stage::kCanonical);
+    return groups_of(std::move(module));
+  };
+  EXPECT_EQ(marked(R"(  %qr: f32[1, 4, 2, 6] = neg(%q)
+  %kr: f32[1, 2, 2, 6] = exp(%k)
+  %kw: f32[1, 2, 8, 6] = cache_write(%kc, %at, %kr)
+  %vw: f32[1, 2, 8, 6] = cache_write(%vc, %at, %v)
+  %y: f32[1, 4, 2, 6] = attention(%qr, %kw, %vw, -, %at) {group=2, is_causal=false}
+  output %y = user_output "y"
+)"),
+            Groups{"neg exp cache_write*2"});
+  // No cache: query and key stay apart.
+  EXPECT_EQ(marked(R"(  %qr: f32[1, 4, 2, 6] = neg(%q)
+  %qs: f32[1, 4, 2, 6] = exp(%qr)
+  %kr: f32[1, 2, 2, 6] = neg(%k)
+  %ks: f32[1, 2, 2, 6] = exp(%kr)
+  %y: f32[1, 4, 2, 6] = attention(%qs, %ks, %v, -) {group=2, is_causal=false}
+  output %y = user_output "y"
+)"),
+            (Groups{"neg exp", "neg exp"}));
+  EXPECT_EQ(marked(R"(  %kw: f32[1, 2, 8, 6] = cache_write(%kc, %at, %k)
+  %n: f32[1, 2, 8, 6] = neg(%kw)
+  output %n = user_output "n"
+)"),
+            Groups{});
+}
+
 TEST(Fuse, BiasOfOneIsNoResidualOfAnother) {
   // p's sum waits for r, which waits for p: it goes behind r's gemm.
   EXPECT_EQ(groups_in(R"(  %p: f32[4, 6] = linear(%x, %w, -)
