@@ -46,12 +46,6 @@ class Noops {
   }
 
  private:
-  // Where there is a loss, passes/gradient.h still needs to see it.
-  bool differentiates() const {
-    return std::any_of(graph_.outputs.begin(), graph_.outputs.end(),
-                       [](const ir::Output& o) { return o.role == ir::OutputRole::kLoss; });
-  }
-
   bool is_scalar(ValueId id, double value) const {
     return scalar_value(module_, graph_, id) == value;
   }
@@ -65,7 +59,7 @@ class Noops {
       if (op == "cast" && graph_.type(x) != graph_.type(node.outputs[0])) return widened(node);
       return x;
     }
-    if (op == "detach") return differentiates() ? kNoValue : x;
+    if (op == "detach") return has_loss(graph_) ? kNoValue : x;
     if (op == "permute") return is_identity_order(node.attrs.integers("dims")) ? x : kNoValue;
     if (op != "add" && op != "sub" && op != "mul" && op != "div") return kNoValue;
     const bool is_sum = op == "add" || op == "sub";

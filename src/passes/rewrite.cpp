@@ -129,4 +129,9 @@ const ir::Input* find_input(const Graph& graph, ValueId id) {
 
 bool is_op(const Node& node, std::string_view name) { return node.op->name == name; }
 
+bool has_loss(const ir::Graph& graph) {
+  return std::any_of(graph.outputs.begin(), graph.outputs.end(),
+                     [](const ir::Output& output) { return output.role == ir::OutputRole::kLoss; });
+}
+
 }  // namespace shardwright::passes

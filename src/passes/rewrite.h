@@ -49,5 +49,7 @@ int joint_group(const std::vector<int>& groups);
 // The graph input that is `id`, or null.
 const ir::Input* find_input(const ir::Graph& graph, ir::ValueId id);
 bool is_op(const ir::Node& node, std::string_view name);
+// Whether it is to be differentiated: passes/gradient.h has not run yet.
+bool has_loss(const ir::Graph& graph);
 
 }  // namespace shardwright::passes

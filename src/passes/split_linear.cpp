@@ -83,7 +83,11 @@ class Splitter {
     std::vector<Piece> pieces;
     if (!follow(linear, {linear.outputs[0], kNoValue, -1, Layout(type.shape)}, &pieces)) return;
     int64_t total = 0;
-    for (const Piece& piece : pieces) total += rows_of(piece).count();
+    for (const Piece& piece : pieces) {
+      // A logical tensor of its own would be trained apart from its parameter.
+      if (rows_of(piece).before != 1 && has_loss(graph_)) return;
+      total += rows_of(piece).count();
+    }
     if (total > type.shape.back()) return;  // overlapping slices would be computed twice
     for (Piece& piece : pieces) pieces_.emplace(piece.result, std::move(piece));
   }

@@ -17,6 +17,7 @@ MODELS = {entry.name: entry for entry in ZOO}
 BATCH, SEQ, STEPS, LR = 6, 12, 10, 1e-2
 PLANS = [("weight", [1, 2, 3, 4, 5, 8]), ("batch", [2, 3, 5])]
 NAMES = ["llama_9_3", "llama_6_2", "qwen3", "gemma", "mistral", "gpt2"]
+OTHERS = ["llama_5_1", "qwen2", "gemma3", "phi3", "olmo2", "opt"]  # at fewer n
 
 
 class Subject:
@@ -86,8 +87,7 @@ def whole(parts: dict[str, np.ndarray], subject) -> dict[str, np.ndarray]:
     return result
 
 
-@pytest.mark.parametrize("mode, n_chips", PLANS)
-def test_gradients_equal_pytorchs(subject, mode, n_chips):
+def check_gradients(subject, mode, n_chips):
     pef = subject.compile(mode, n_chips, optimizer="none", pef_name=f"gradients_{mode}")
     for n in n_chips:
         got = sw.load(pef, n_chips=n).gradients(
@@ -104,8 +104,19 @@ def test_gradients_equal_pytorchs(subject, mode, n_chips):
             assert relative(got[name], want) < limit, f"{name}, {n} chips"
 
 
-@pytest.mark.parametrize("mode, n_chips", [("weight", [1, 2, 3, 4]), ("batch", [2, 3])])
-def test_steps_of_adamw_equal_pytorchs(subject, mode, n_chips):
+@pytest.mark.parametrize("mode, n_chips", PLANS)
+def test_gradients_equal_pytorchs(subject, mode, n_chips):
+    check_gradients(subject, mode, n_chips)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_gradients_of_other_models(name, tmp_path):
+    subject = Subject(MODELS[name], tmp_path)
+    check_gradients(subject, "weight", [1, 3])
+    check_gradients(subject, "batch", [2])
+
+
+def check_steps(subject, mode, n_chips):
     losses, parameters = subject.torch_steps(torch.float64)
     _, in_f32 = subject.torch_steps(torch.float32)
     pef = subject.compile(
@@ -125,6 +136,16 @@ def test_steps_of_adamw_equal_pytorchs(subject, mode, n_chips):
         for name, want in parameters.items():
             limit = max(1e-5, 4 * relative(in_f32[name], want))
             assert relative(trained[name], want) < limit, f"{name}, {n} chips"
+
+
+@pytest.mark.parametrize("mode, n_chips", [("weight", [1, 2, 3, 4]), ("batch", [2, 3])])
+def test_steps_of_adamw_equal_pytorchs(subject, mode, n_chips):
+    check_steps(subject, mode, n_chips)
+
+
+def test_steps_of_a_weight_whose_heads_interleave(tmp_path):
+    """GPT-NeoX keeps q, k and v of each head side by side: the parts that are trained interleave."""
+    check_steps(Subject(MODELS["gpt_neox"], tmp_path), "weight", [1, 3])
 
 
 def test_frozen_parameters_stay(tmp_path):
