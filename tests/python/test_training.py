@@ -17,7 +17,7 @@ MODELS = {entry.name: entry for entry in ZOO}
 BATCH, SEQ, STEPS, LR = 6, 12, 10, 1e-2
 PLANS = [("weight", [1, 2, 3, 4, 5, 8]), ("batch", [2, 3, 5])]
 NAMES = ["llama_9_3", "llama_6_2", "qwen3", "gemma", "mistral", "gpt2"]
-OTHERS = ["llama_5_1", "qwen2", "gemma3", "phi3", "olmo2", "opt"]  # at fewer n
+OTHERS = ["llama_5_1", "qwen2", "gemma3", "phi3", "olmo2", "opt", "gpt_neox"]  # at fewer n
 
 
 class Subject:
