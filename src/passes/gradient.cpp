@@ -99,7 +99,8 @@ class Backward {
   }
 
   // Added up over what was broadcast, in the operand's dtype.
-  ValueId fitted(ValueId id, const TensorType& type, int source) {
+  // `type` by value: appending moves the values.
+  ValueId fitted(ValueId id, TensorType type, int source) {
     const Shape from = graph_.type(id).shape;
     const size_t leading = from.size() - type.shape.size();
     CHECK(from.size() >= type.shape.size());
