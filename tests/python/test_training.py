@@ -144,7 +144,7 @@ def test_steps_of_adamw_equal_pytorchs(subject, mode, n_chips):
 
 
 def test_steps_of_a_weight_whose_heads_interleave(tmp_path):
-    """GPT-NeoX keeps q, k and v of each head side by side: the parts that are trained interleave."""
+    """GPT-NeoX keeps q, k and v of each head side by side: parts of them would interleave."""
     check_steps(Subject(MODELS["gpt_neox"], tmp_path), "weight", [1, 3])
 
 
