@@ -85,7 +85,6 @@ class Backward {
   }
 
   void accumulate(const ir::Node& node, const Names& built) {
-    std::set<std::string_view> seen;
     for (const auto& [name, id] : operand_names(node)) {
       if (!is_marked(id)) continue;
       const auto found = built.find("d" + name);
