@@ -42,6 +42,7 @@ struct Options {
   CLI::Option* optimizer_option = nullptr;
   passes::Optimizer update;
   CLI::Option* weight_decay_option = nullptr;
+  std::vector<std::pair<CLI::Option*, std::string>> of_optimizer;  // options of one alone
   std::vector<int64_t> prompts;
   std::string optimization = "3";
   std::string rules_file;
@@ -239,6 +240,10 @@ void check_purpose(const Options& o) {
   if (!trains(o) && o.optimizer_option->count() > 0)
     throw Error(ErrorCode::kUsage, fmt::format("--optimizer trains, and {} does not: leave one out",
                                                o.generate ? "--generate" : "--inference"));
+  for (const auto& [option, optimizer] : o.of_optimizer)
+    if (option->count() > 0 && (!trains(o) || o.optimizer != optimizer))
+      throw Error(ErrorCode::kUsage, fmt::format("{} is for --optimizer {}: leave one out",
+                                                 option->get_name(), optimizer));
 }
 
 void set_training(const Options& o, compiler::CompileOptions& options) {
@@ -334,11 +339,12 @@ void add_training_options(CLI::App& c, Options& o) {
           ->group(group);
   o.weight_decay_option = number("--weight-decay", o.update.weight_decay,
                                  "Of every parameter (default: adamw 0.01, sgd 0)");
-  number("--momentum", o.update.momentum, "Of sgd (default: 0)");
-  c.add_flag("--nesterov", o.update.nesterov, "Nesterov momentum, of sgd")->group(group);
-  number("--beta1", o.update.beta1, "Of adamw (default: 0.9)");
-  number("--beta2", o.update.beta2, "Of adamw (default: 0.999)");
-  number("--eps", o.update.eps, "Of adamw (default: 1e-8)");
+  CLI::Option* nesterov = c.add_flag("--nesterov", o.update.nesterov, "Nesterov momentum, of sgd");
+  o.of_optimizer = {{number("--momentum", o.update.momentum, "Of sgd (default: 0)"), "sgd"},
+                    {nesterov->group(group), "sgd"},
+                    {number("--beta1", o.update.beta1, "Of adamw (default: 0.9)"), "adamw"},
+                    {number("--beta2", o.update.beta2, "Of adamw (default: 0.999)"), "adamw"},
+                    {number("--eps", o.update.eps, "Of adamw (default: 1e-8)"), "adamw"}};
   number("--clip-norm", o.update.clip_norm,
          "Scales the gradients to at most this joint 2-norm (default: 0, not)");
 }

@@ -88,6 +88,13 @@ def test_an_optimizer_for_inference(model):
     )
 
 
+def test_an_option_of_another_optimizer(model):
+    assert run("compile", model, "--momentum", "0.9") == (
+        2,
+        "error: --momentum is for --optimizer sgd: leave one out",
+    )
+
+
 class Odd(torch.nn.Module):
     def forward(self, x):
         y = torch.special.bessel_j0(x).sum()
